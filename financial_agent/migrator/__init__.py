@@ -1,0 +1,1 @@
+"""The migration engine. It imports neither Flask nor Click, and prints nothing."""

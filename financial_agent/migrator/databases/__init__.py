@@ -1,0 +1,138 @@
+"""The seam between the engine and a database: one protocol, one module for each engine."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+Row = tuple[Any, ...]
+
+
+def _go_on(waiting_for: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a lock, in seconds, and whom to ask meanwhile whether to stop.
+
+    `stop` is called several times a second while something waits or works, with what is waited for (empty while
+    working); when it returns true, the work is given up and Stopped is raised.
+    """
+
+    seconds: float = 30.0
+    stop: Callable[[str], bool] = _go_on
+
+
+class Orphan(NamedTuple):
+    """A row whose foreign key finds no parent. `key` tells rows apart, and is never shown."""
+
+    table: str
+    parent: str
+    key: Row | None
+
+
+class StatementError(Exception):
+    """The database refused a statement; `offset` is the character at which, when that is known."""
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class OutOfSpace(StatementError):
+    """The disk, or a quota, is full."""
+
+
+class OrphansLeft(Exception):
+    """A commit was refused because rows would have lost their parent."""
+
+    def __init__(self, orphans: Counter[Orphan]) -> None:
+        super().__init__("rows without a parent")
+        self.orphans = orphans
+
+
+class Stopped(Exception):
+    """The caller asked to stop (`Patience.stop`)."""
+
+
+class Database(Protocol):
+    """An open connection. Statements outside `transaction()` commit by themselves.
+
+    Raises StatementError, OutOfSpace, Stopped, and DatabaseLocked when patience ends.
+    """
+
+    @property
+    def dialect(self) -> str: ...
+
+    @property
+    def name(self) -> str:
+        """The database as a person knows it, without any password."""
+
+    @property
+    def folder(self) -> str:
+        """Where its disk space is."""
+
+    @property
+    def in_transaction(self) -> bool: ...
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]: ...
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        """Run one statement to its end; the number of rows that it changed, those of its triggers included."""
+
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns; none when there is no such table."""
+
+    def tables(self) -> dict[str, list[str]]:
+        """Every table of the user's with its columns."""
+
+    def count(self, table: str, column: str = "") -> int:
+        """The rows of a table, or those with a value in a column."""
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""
+
+    def transaction(self, *, foreign_keys: bool = True) -> AbstractContextManager[Counter[Orphan]]:
+        """All or nothing. With `foreign_keys` false they are not enforced inside, and OrphansLeft is raised instead of
+        committing when that left rows without their parent; yields the orphans that were there before."""
+
+    def orphans(self) -> Counter[Orphan]: ...
+
+    def cascades(self, drop_table: str) -> tuple[str, list[str]]:
+        """The table that a DROP TABLE names, and the others of which it would delete or change rows."""
+
+    def scratch(self) -> Database:
+        """An empty database with the same schema, in memory, to try statements on."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only migration run on this database. Raises RunLocked when patience ends."""
+
+    def reset(self, *, settings: bool) -> None:
+        """Forget what a script left on the connection: temporary objects and, if it has changed any, settings."""
+
+    def close(self) -> None: ...
+
+
+def connect(database: str, *, readonly: bool = False, patience: Patience | None = None) -> Database:
+    """Open a database by path or URL. Raises DatabaseUnsupported, and what the engine's module says."""
+    from financial_agent.migrator.databases import sqlite
+
+    path = sqlite.path_of(database)
+    return sqlite.SqliteDatabase(path, readonly=readonly, patience=patience or Patience())
+
+
+def exists(database: str) -> bool:
+    """Whether there is anything to ask: a missing SQLite file is a new database."""
+    from financial_agent.migrator.databases import sqlite
+
+    return sqlite.path_of(database).exists()
+
+
+def display_name(database: str) -> str:
+    """The database's name for messages: a URL loses its password, whatever characters that holds."""
+    return re.sub(r"(?<=://)(.*)@", lambda match: match[1].partition(":")[0] + "@", database)

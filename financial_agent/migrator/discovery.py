@@ -1,0 +1,141 @@
+"""A folder -> its migrations in order; and the writing of a new file into it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from financial_agent.migrator.errors import (
+    FileNameInvalid,
+    FileOutsideFolder,
+    FileUnreadable,
+    FolderMissing,
+    NameUnusable,
+    VersionDuplicated,
+)
+from financial_agent.migrator.script import MigrationFile
+
+DIALECTS = ("sqlite", "postgresql", "mysql")
+
+_named = re.compile(r"([0-9]+)_([^.\x00-\x1f]+)(?:\.([^.]+))?\.sql")
+_python_migration = re.compile(r"[0-9]+_.*\.py")
+_TIMESTAMP_DIGITS = 14  # YYYYMMDDhhmmss, as dbmate and goose number their files
+
+TEMPLATE = """\
+-- {title}
+
+-- migrate:up
+
+
+-- migrate:down
+
+"""
+
+
+def discover(folder: Path, dialect: str) -> list[MigrationFile]:
+    """The folder's migrations for one engine, by version. Nothing is read but the folder itself.
+
+    A variant for the engine (`001_x.postgresql.sql`) takes the place of the plain file. Raises FolderMissing,
+    FileNameInvalid, FileOutsideFolder, FileUnreadable and VersionDuplicated.
+    """
+    plain: dict[str, MigrationFile] = {}
+    own: dict[str, MigrationFile] = {}
+    names: dict[int, str] = {}
+    for entry in _entries(folder):
+        match = _parse_name(entry.name)
+        if match is None:
+            continue
+        _check_readable(entry, folder)
+        digits, name, variant = match.groups()
+        file = MigrationFile(int(digits), name, _normalised(f"{digits}_{name}.sql"), Path(entry.path))
+        first = names.setdefault(file.version, file.filename)
+        if first != file.filename:
+            raise VersionDuplicated(first=first, second=file.filename, version=file.version)
+        if variant is None:
+            plain[file.filename] = file
+        elif variant == dialect:
+            own[file.filename] = file
+    return sorted((plain | own).values(), key=lambda file: file.version)
+
+
+def create(folder: Path, name: str, now: datetime | None = None) -> Path:
+    """Write an empty migration with the next number and return its path. Raises NameUnusable and discover's errors.
+
+    The number continues the folder's habit: as many digits as the newest file has, or a UTC timestamp.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not slug:
+        raise NameUnusable(name=name, why="it has no letter or digit")
+    if len(slug) > 200:
+        raise NameUnusable(name=name, why="it is longer than 200 characters")
+    taken = {int(match[1]): match[1] for entry in _entries(folder) if (match := _parse_name(entry.name))}
+    newest = taken[max(taken)] if taken else ""
+    if len(newest) >= _TIMESTAMP_DIGITS:
+        number = max(int((now or datetime.now(UTC)).strftime("%Y%m%d%H%M%S")), max(taken) + 1)
+    else:
+        number = max(taken, default=0) + 1
+    path = folder / f"{number:0{len(newest) or 3}}_{slug}.sql"
+    title = slug.replace("_", " ").capitalize()
+    try:
+        with open(path, "x", encoding="utf-8", newline="\n") as file:
+            file.write(TEMPLATE.format(title=title))
+    except OSError as error:
+        raise FolderMissing(folder=folder, problem=f"cannot be written to: {error.strerror}") from error
+    return path
+
+
+def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
+    """What the folder holds, by name, without hidden files and folders. Raises FolderMissing."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not (entry.name.startswith(".") or entry.is_dir())]
+            return sorted(visible, key=lambda entry: entry.name)
+    except FileNotFoundError as error:
+        raise FolderMissing(folder=folder, problem="does not exist") from error
+    except NotADirectoryError as error:
+        raise FolderMissing(folder=folder, problem="is a file") from error
+    except OSError as error:
+        raise FolderMissing(folder=folder, problem=f"cannot be read: {error.strerror}") from error
+
+
+def _parse_name(name: str) -> re.Match[str] | None:
+    """The parts of a migration's name; None for what is not one at all. Raises FileNameInvalid for a near miss."""
+    stem, suffix = os.path.splitext(name)
+    if suffix != ".sql":
+        if suffix.lower() == ".sql":
+            raise FileNameInvalid(name=name, why="the suffix is not lower-case", fix=f"mv {name} {stem}.sql")
+        if _python_migration.fullmatch(name):
+            why = "only .sql files are migrations"
+            raise FileNameInvalid(name=name, why=why, fix="Write it as SQL, or move it out of the folder")
+        return None
+    match = _named.fullmatch(name)
+    if not match:
+        why = "a number, an underscore and a name are expected, as in 005_add_index.sql"
+        raise FileNameInvalid(name=name, why=why, fix="Rename it, or move it out of the folder")
+    if match[3] and match[3] not in DIALECTS:
+        why = f"{match[3]!r} is no database engine"
+        fix = f"Engines are {', '.join(DIALECTS)}; the rest of a name has no dots"
+        raise FileNameInvalid(name=name, why=why, fix=fix)
+    return match
+
+
+def _check_readable(entry: os.DirEntry[str], folder: Path) -> None:
+    if entry.is_symlink():
+        if not Path(entry.path).resolve().is_relative_to(folder.resolve()):
+            raise FileOutsideFolder(name=entry.name)
+        if not os.path.exists(entry.path):
+            raise FileUnreadable(name=entry.name, cause="it is a symbolic link to nothing", fix=f"ls -l {entry.path}")
+    if not entry.is_file():  # a FIFO would wait for ever
+        raise FileUnreadable(name=entry.name, cause="it is not a regular file", fix=f"ls -l {entry.path}")
+
+
+def _normalised(filename: str) -> str:
+    """macOS may hand out decomposed names: the ledger's must be equal on every system."""
+    if filename.isascii():
+        return filename
+    import unicodedata
+
+    return unicodedata.normalize("NFC", filename)

@@ -1,0 +1,339 @@
+"""Every failure of the engine: its stable code, its exit code, its text and what to type next.
+
+An error carries data; `str(error)` is one line of text. Excerpts, carets and colour belong to the front ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from financial_agent.migrator.events import Done
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a migration file. `line` and `column` count from 1, in characters; `excerpt` is that line's text."""
+
+    path: str
+    line: int | None = None
+    column: int | None = None
+    excerpt: str = ""
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in (self.path, self.line, self.column) if part is not None)
+
+
+class MigratorError(Exception):
+    """Base of all failures. `text` and `advice` are format strings over the keyword arguments of the constructor."""
+
+    code: ClassVar[str]
+    exit_code: ClassVar[int] = 2
+    text: ClassVar[str]
+    advice: ClassVar[str] = ""
+
+    def __init__(self, *, location: Location | None = None, **fields: Any) -> None:
+        self.location = location
+        self.fields = fields
+        self.message = self.text.format(**fields)
+        self.hint = self.advice.format(**fields)
+        self.state = ""
+        """What the database was verified to be in after the failure; empty when nothing was verified."""
+        self.done: list[Done] = []
+        """What the run had committed before it failed."""
+        super().__init__(self.message)
+
+
+# Configuration and usage: exit 2.
+
+
+class ConfigurationInvalid(MigratorError):
+    code = "FA101"
+    text = "{setting} {problem}"
+    advice = "{fix}"
+
+
+class DatabaseUnsupported(MigratorError):
+    code = "FA102"
+    text = "{database!r} does not name a SQLite database: {why}"
+    advice = "Give a file's path or sqlite:///PATH, as in --database instance/financial_data.db"
+
+
+class DatabaseFolderMissing(MigratorError):
+    code = "FA103"
+    text = "cannot create {database}: its folder does not exist"
+    advice = "mkdir -p {folder}"
+
+
+class DatabaseUnusable(MigratorError):
+    code = "FA104"
+    text = "cannot open {database}: {cause}"
+    advice = "{fix}"
+
+
+class DatabaseReadOnly(MigratorError):
+    code = "FA105"
+    text = "cannot write to {database}: {cause}"
+    advice = "SQLite writes to the file and to its folder: ls -ld {database} {folder}"
+
+
+class TargetUnknown(MigratorError):
+    code = "FA106"
+    text = "no migration matches {target!r}"
+    advice = "{fix}"
+
+
+class TargetAmbiguous(MigratorError):
+    code = "FA107"
+    text = "{target!r} matches {matches}"
+    advice = "Give the number of the one you mean"
+
+
+class FolderMissing(MigratorError):
+    code = "FA108"
+    text = "the migration folder {folder} {problem}"
+    advice = "Name the folder that holds the numbered .sql files with --directory"
+
+
+class NameUnusable(MigratorError):
+    code = "FA109"
+    text = "{name!r} cannot be a migration's name: {why}"
+    advice = "Use words, as in: flask db new add_risk_profile"
+
+
+# Files that cannot be used as they are: exit 4, and the database was not touched.
+
+
+class FileRefused(MigratorError):
+    exit_code = 4
+
+
+class FileNameInvalid(FileRefused):
+    code = "FA201"
+    text = "{name} is not named like a migration: {why}"
+    advice = "{fix}"
+
+
+class VersionDuplicated(FileRefused):
+    code = "FA202"
+    text = "{first} and {second} have the same number, {version}"
+    advice = "Give the newer one the next free number"
+
+
+class FileOutsideFolder(FileRefused):
+    code = "FA203"
+    text = "{name} is a symbolic link that leads out of the migration folder"
+    advice = "Put the file itself into the folder: what runs must be what was reviewed"
+
+
+class FileUnreadable(FileRefused):
+    code = "FA204"
+    text = "cannot read {name}: {cause}"
+    advice = "{fix}"
+
+
+class EncodingInvalid(FileRefused):
+    code = "FA205"
+    text = "the file is not UTF-8: {cause}"
+    advice = "Save it as UTF-8"
+
+
+class NulByte(FileRefused):
+    code = "FA206"
+    text = "the file holds a NUL byte"
+    advice = "Remove it: SQLite would stop reading there"
+
+
+class Unterminated(FileRefused):
+    code = "FA207"
+    text = "this {what} is never closed"
+    advice = "Close it with {closer}"
+
+
+class DirectiveUnknown(FileRefused):
+    code = "FA208"
+    text = "unknown directive {word!r}"
+    advice = "{fix}"
+
+
+class DirectiveInvalid(FileRefused):
+    code = "FA209"
+    text = "{problem}"
+    advice = "{fix}"
+
+
+class SectionsInvalid(FileRefused):
+    code = "FA210"
+    text = "{problem}"
+    advice = "{fix}"
+
+
+class SectionEmpty(FileRefused):
+    code = "FA211"
+    text = "there is no statement to run"
+    advice = "Write the migration before you run it, or delete the file"
+
+
+class TransactionControl(FileRefused):
+    code = "FA212"
+    text = "{keyword} would end or split the transaction that keeps this migration and its record together"
+    advice = (
+        "Remove it: every migration runs in a transaction already. "
+        "A file that needs its own says `-- migrate:up transaction:false`"
+    )
+
+
+class AttachRefused(FileRefused):
+    code = "FA214"
+    text = "{keyword} reaches another database, which this migration's transaction and backup do not cover"
+    advice = "If it is meant, add the line: -- migrate:allow attach"
+
+
+class LedgerTouched(FileRefused):
+    code = "FA215"
+    text = "a migration must not touch {table}, which records the migrations"
+    advice = "Remove the statement; `flask db status` shows what is recorded"
+
+
+class NeedsNoTransaction(FileRefused):
+    code = "FA216"
+    text = "{what} cannot run inside a transaction"
+    advice = "Put it into a migration of its own whose section begins with: -- migrate:{section} transaction:false"
+
+
+class FileChanged(FileRefused):
+    code = "FA217"
+    text = "{name} changed while it was being read"
+    advice = "Run the command again: flask db migrate"
+
+
+# Failures while running: exit 3, and nothing of the failing migration remains.
+
+
+class MigrationFailed(MigratorError):
+    code = "FA301"
+    exit_code = 3
+    text = "{name} failed: {cause}"
+    advice = "Correct the file and run again: flask db {command}"
+
+
+class TransactionEnded(MigratorError):
+    code = "FA302"
+    exit_code = 3
+    text = "{name} failed: the statement ended the transaction{cause}"
+    advice = "Use ABORT where ROLLBACK stands (OR ROLLBACK, RAISE(ROLLBACK, ...)), then: flask db {command}"
+
+
+class ForeignKeysViolated(MigratorError):
+    code = "FA303"
+    exit_code = 3
+    text = "{name} failed: it would leave rows without their parent ({summary})"
+    advice = "Keep or re-create the parent rows, or delete the children in the same file, then: flask db {command}"
+
+
+class MigrationFailedHalfway(MigratorError):
+    code = "FA304"
+    exit_code = 3
+    text = "{name} failed outside a transaction: {cause}"
+    advice = (
+        "Its first {done} of {total} statements are in effect. "
+        "Make them safe to repeat (IF NOT EXISTS), then: flask db {command}"
+    )
+
+
+class DiskFull(MigratorError):
+    code = "FA305"
+    exit_code = 3
+    text = "{name} failed: {cause}"
+    advice = "Free some space and run again: df -h {folder} && flask db {command}"
+
+
+class Interrupted(MigratorError):
+    code = "FA306"
+    exit_code = 130
+    text = "interrupted {what}"
+    advice = "Start again when you are ready: what was undone is still pending in flask db status"
+
+    def __init__(self, *, signal: int = 2, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.exit_code = 128 + signal  # type: ignore[misc]  # the shell's convention: 130 for Ctrl-C, 143 for SIGTERM
+
+
+# Refused to protect data: exit 4, and nothing was changed.
+
+
+class CascadeRefused(MigratorError):
+    code = "FA401"
+    exit_code = 4
+    text = "DROP TABLE {table} would delete or clear rows of {children} through ON DELETE"
+    advice = (
+        "To rebuild the table and keep those rows, add the line: -- migrate:foreign_keys off\n"
+        "If the rows shall go, add the line: -- migrate:allow cascade"
+    )
+
+
+class Irreversible(MigratorError):
+    code = "FA402"
+    exit_code = 4
+    text = "{names} cannot be rolled back: {why}"
+    advice = "{fix}"
+
+
+class ConfirmationNeeded(MigratorError):
+    code = "FA403"
+    exit_code = 4
+    text = "{action} needs a confirmation"
+    advice = "{fix}"
+
+
+class FileRenamed(MigratorError):
+    code = "FA404"
+    exit_code = 4
+    text = "migration {version} was applied as {applied}, but the folder now has {found}"
+    advice = "Rename the file back to {applied}, or give the new one a number of its own"
+
+
+class MigrationsPending(MigratorError):
+    code = "FA405"
+    exit_code = 4
+    text = "refusing to serve: {count} pending, the first is {first}"
+    advice = "flask db migrate"
+
+
+class PlanChanged(MigratorError):
+    code = "FA406"
+    exit_code = 4
+    text = "another run changed the database meanwhile: {expected} would no longer be what is rolled back"
+    advice = "Look again with: flask db status"
+
+
+class StoredScriptInvalid(MigratorError):
+    code = "FA408"
+    exit_code = 4
+    text = "the down section that the ledger keeps for {name} cannot be used: {cause}"
+    advice = "Put the file as it was applied back into the folder, then: flask db rollback"
+
+
+class LedgerUnusable(MigratorError):
+    code = "FA407"
+    exit_code = 4
+    text = "the table {table} is not a migration ledger: it has no column {column!r}"
+    advice = "Look at it with: sqlite3 {database} '.schema {table}'"
+
+
+# Busy: exit 5.
+
+
+class RunLocked(MigratorError):
+    code = "FA501"
+    exit_code = 5
+    text = "another migration run holds {lock} after {seconds:g} s of waiting"
+    advice = "Wait longer (--wait SECONDS), or see which process it is: fuser -v {lock}"
+
+
+class DatabaseLocked(MigratorError):
+    code = "FA502"
+    exit_code = 5
+    text = "another process holds a lock on {database} after {seconds:g} s of waiting for {purpose}"
+    advice = "Wait longer (--wait SECONDS), or see which process it is: fuser -v {database}"

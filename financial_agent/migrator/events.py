@@ -1,0 +1,60 @@
+"""What a run reports while it runs: values, which a front end turns into lines, a progress bar or a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something else holds a lock; reported several times a second."""
+
+    purpose: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """A script begins; `position` of `total` counts from 1."""
+
+    filename: str
+    direction: Literal["up", "down"]
+    position: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """A statement is still at work; reported many times a second."""
+
+
+@dataclass(frozen=True)
+class Working:
+    """A script is being run; reported several times a second between its statements."""
+
+    filename: str
+    done: int
+    total: int
+    """Statements of this script."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A script and its record are committed."""
+
+    filename: str
+    direction: Literal["up", "down"]
+    duration_ms: int
+    statements: int
+    rows_changed: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that a person should know and that stops nothing."""
+
+    filename: str
+    message: str
+
+
+Event = Waiting | Started | Ticked | Working | Done | Warned

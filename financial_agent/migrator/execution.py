@@ -1,0 +1,259 @@
+"""Runs one step: its statements, its record, the checks between them, and the explanation when it fails."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from financial_agent import __version__
+from financial_agent.migrator import ledger
+from financial_agent.migrator.control import Control
+from financial_agent.migrator.databases import (
+    Database,
+    Orphan,
+    OrphansLeft,
+    OutOfSpace,
+    StatementError,
+    Stopped,
+)
+from financial_agent.migrator.errors import (
+    CascadeRefused,
+    DiskFull,
+    FileChanged,
+    ForeignKeysViolated,
+    Interrupted,
+    MigrationFailed,
+    MigrationFailedHalfway,
+    MigratorError,
+    TransactionEnded,
+)
+from financial_agent.migrator.events import Done, Warned, Working
+from financial_agent.migrator.lexer import Statement
+from financial_agent.migrator.plan import Step
+from financial_agent.migrator.script import locate
+
+_REPORT_EVERY = 0.1  # seconds between two Working events
+
+
+class _EndedTransaction(Exception):
+    """A statement ended the transaction that it ran in."""
+
+
+class Execution:
+    """The run of one step on one database. It knows at each moment which statement is being run."""
+
+    def __init__(self, db: Database, step: Step, control: Control) -> None:
+        self._db = db
+        self._step = step
+        self._script = step.script
+        self._control = control
+        self._statement: Statement | None = None
+        self._begun = 0  # statements begun
+        self._settled = 0  # statements whose effect stays whatever follows
+        self._rows = 0
+        self._reported = time.monotonic()
+
+    def run(self) -> Done:
+        """Run the script and record it. After an error neither its changes nor its record remain, except for what
+        a script without a transaction had already done. Raises the FA3xx errors and CascadeRefused."""
+        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        clock = time.perf_counter()
+        try:
+            if self._script.transaction:
+                with self._db.transaction(foreign_keys=self._script.foreign_keys) as orphans:
+                    self._warn_of(orphans)
+                    self.statements()
+                    self._statement = None
+                    done = self._record(started_at, clock)
+            else:
+                self._without_transaction()
+                with self._db.transaction():
+                    done = self._record(started_at, clock)
+        except (StatementError, OrphansLeft, Stopped, FileChanged, _EndedTransaction) as error:
+            raise self._explained(error) from error
+        self._db.reset(settings=self._script.leaves_settings)
+        return done
+
+    def try_out(self) -> int:
+        """Run the statements in a transaction that the caller undoes; the number of rows they changed."""
+        try:
+            self.statements()
+        except (StatementError, Stopped, FileChanged, _EndedTransaction) as error:
+            raise self._explained(error) from error
+        return self._rows
+
+    def statements(self) -> None:
+        """Run the statements in the transaction that is open."""
+        for statement in self._script.statements():
+            self._begin(statement)
+            self._rows += self._db.execute(statement.text)
+            # OR ROLLBACK and RAISE(ROLLBACK) end the transaction, and what follows would commit by itself.
+            if not self._db.in_transaction:
+                raise _EndedTransaction
+        self._check_count()
+
+    def _without_transaction(self) -> None:
+        if not self._script.foreign_keys:
+            self._db.execute("PRAGMA foreign_keys = OFF")
+        before = Counter[Orphan]() if self._script.foreign_keys else self._db.orphans()
+        try:
+            for statement in self._script.statements():
+                self._begin(statement)
+                if statement.keyword in ("COMMIT", "END"):
+                    self._check_orphans(before)
+                self._rows += self._db.execute(statement.text)
+                if not self._db.in_transaction:
+                    self._settled = self._begun
+            self._check_count()
+            if self._db.in_transaction:
+                raise StatementError("the section ends inside a transaction that it began")
+            self._check_orphans(before)
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _begin(self, statement: Statement) -> None:
+        self._statement = statement
+        self._begun += 1
+        if self._control.stop() is not None:
+            raise Stopped
+        now = time.monotonic()
+        if now - self._reported > _REPORT_EVERY:
+            self._reported = now
+            self._control.report(Working(self._step.filename, self._begun - 1, self._script.count))
+        if is_guarded(self._step, statement):
+            refuse_cascade(self._db, self._step, statement)
+
+    def _check_count(self) -> None:
+        if self._begun != self._script.count:
+            raise FileChanged(name=self._script.source.name)
+
+    def _check_orphans(self, before: Counter[Orphan]) -> None:
+        if not self._script.foreign_keys and (new := self._db.orphans() - before):
+            raise OrphansLeft(new)
+
+    def _warn_of(self, orphans: Counter[Orphan]) -> None:
+        if orphans:
+            message = f"rows without their parent were there before and stay as they are: {_summary(orphans)}"
+            self._control.report(Warned(self._step.filename, message))
+
+    def _record(self, started_at: str, clock: float) -> Done:
+        ledger.prepare(self._db)
+        migration = self._step.migration
+        fingerprint = self._db.fingerprint()
+        duration_ms = round((time.perf_counter() - clock) * 1000)
+        if migration:
+            down_text = migration.down.text() if migration.down else None
+            record = ledger.Record(
+                self._step.filename,
+                migration.checksum,
+                duration_ms,
+                migration.up_text(),
+                down_text,
+                fingerprint,
+            )
+            ledger.add(self._db, record)
+        else:
+            ledger.remove(self._db, self._step.filename)
+        os_user, host = _whoami()
+        event = ledger.Event(
+            event="apply" if migration else "rollback",
+            filename=self._step.filename,
+            started_at=started_at,
+            duration_ms=duration_ms,
+            statements=self._begun,
+            rows_changed=self._rows,
+            os_user=os_user,
+            host=host,
+            tool_version=__version__,
+            checksum=migration.checksum if migration else None,
+        )
+        ledger.append(self._db, event)
+        return Done(self._step.filename, self._script.direction, duration_ms, self._begun, self._rows)
+
+    def _explained(self, error: Exception) -> MigratorError:
+        """The same failure in the words of the person who wrote the file."""
+        name = self._step.filename
+        command = "migrate" if self._step.migration else "rollback"
+        offset = error.offset or 0 if isinstance(error, StatementError) else 0
+        source = self._script.source.name
+        location = locate(source, self._statement, offset) if self._statement else None
+        halfway = not self._script.transaction and self._settled > 0
+        match error:
+            case Stopped():
+                signal = self._control.stop() or 2
+                return Interrupted(location=location, signal=signal, what=f"while {name} was running", command=command)
+            case OutOfSpace() if not halfway:
+                return DiskFull(location=location, name=name, cause=error, folder=self._db.folder, command=command)
+            case _EndedTransaction():
+                return TransactionEnded(location=location, name=name, cause="", command=command)
+            case OrphansLeft() if not halfway:
+                return ForeignKeysViolated(name=name, summary=_summary(error.orphans), command=command)
+            case FileChanged():
+                return error
+            case _ if halfway:
+                cause = _summary(error.orphans) if isinstance(error, OrphansLeft) else error
+                return MigrationFailedHalfway(
+                    location=location,
+                    name=name,
+                    cause=cause,
+                    done=self._settled,
+                    total=self._script.count,
+                    command=command,
+                )
+            case _:
+                return MigrationFailed(location=location, name=name, cause=error, command=command)
+
+
+def is_guarded(step: Step, statement: Statement) -> bool:
+    """Whether a statement drops a table while foreign key actions are on and not allowed to reach other rows."""
+    script = step.script
+    if statement.keyword != "DROP" or not script.drops_table:
+        return False
+    return script.foreign_keys and "cascade" not in script.allow
+
+
+def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
+    """Raise CascadeRefused when a DROP TABLE would delete or change rows of other tables."""
+    table, children = db.cascades(statement.text)
+    if children:
+        location = locate(step.script.source.name, statement, 0)
+        raise CascadeRefused(location=location, table=table, children=", ".join(children))
+
+
+def refuse_cascades(db: Database, steps: Iterable[Step]) -> None:
+    """Find such a DROP TABLE before anything runs, by trying the definitions on the schema alone."""
+    steps = list(steps)
+    if not any(step.script.drops_table for step in steps):
+        return
+    scratch = db.scratch()
+    try:
+        for step in steps:
+            for statement in step.script.statements():
+                if is_guarded(step, statement):
+                    refuse_cascade(scratch, step, statement)
+                if statement.keyword in ("CREATE", "ALTER", "DROP"):
+                    scratch.execute(statement.text)
+    except StatementError:
+        return  # what does not work here is for the real run to tell, which has the rows, too
+    finally:
+        scratch.close()
+
+
+def _summary(orphans: Counter[Orphan]) -> str:
+    counts: Counter[tuple[str, str]] = Counter()
+    for orphan, count in orphans.items():
+        counts[orphan.table, orphan.parent] += count
+    return ", ".join(f"{count} of {table} without {parent}" for (table, parent), count in sorted(counts.items()))
+
+
+def _whoami() -> tuple[str, str]:
+    import getpass  # needed only by a run that changes something: a question should start fast
+    import platform
+
+    try:
+        return getpass.getuser(), platform.node()
+    except (KeyError, OSError, ImportError):  # a container's user need not have a name
+        return "unknown", platform.node()

@@ -1,0 +1,227 @@
+"""SQL text -> statements and directives, each with its line and column, as SQLite would split them.
+
+The text streams through: at most a few statements are held at a time, so a file may be larger than memory.
+The rules are those of SQLite's tokenizer (https://sqlite.org/src/file/src/tokenize.c) and of sqlite3_complete()
+(https://sqlite.org/c3ref/complete.html), tested against the latter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, NoReturn
+
+from financial_agent.migrator.errors import DirectiveInvalid, DirectiveUnknown, Location, Unterminated
+
+
+class Statement(NamedTuple):
+    """One SQL statement, without the comments before it. `line` and `column` are those of its first character."""
+
+    text: str
+    keyword: str
+    """Its first word in capitals; empty when it does not begin with one."""
+    line: int
+    column: int
+
+
+class Directive(NamedTuple):
+    """One `-- migrate:…` comment. `start` and `end` are character offsets of its line's text in the file."""
+
+    word: str
+    arguments: tuple[str, ...]
+    line: int
+    column: int
+    start: int
+    end: int
+    excerpt: str
+
+
+# SQLite's white space. A vertical tab counts only behind other white space, a byte order mark only before a token.
+_SPACE = r"[ \t\n\f\r\ufeff][ \t\n\v\f\r]*+"
+_DIRECTIVE = r"--[ \t]*+(?i:migrate)[ \t]*+:"
+# `--` ends at a line feed and nowhere else: a lone carriage return belongs to the comment.
+COMMENT = rf"(?!{_DIRECTIVE})--[^\n]*+|/\*(?:[^*]++|\*(?!/))*+\*/"
+TRIVIA = rf"(?:{_SPACE}|{COMMENT})*+"
+
+_skip = re.compile(TRIVIA)
+# Everything up to a semicolon, a directive, or a quote or comment that is not closed in the text at hand.
+_piece = re.compile(
+    rf"""(?:[^;'"`\[\-/]++|'(?:[^']++|'')*+'|"(?:[^"]++|"")*+"|`(?:[^`]++|``)*+`|\[[^\]]*+\]"""
+    rf"""|{COMMENT}|-(?!-)|/(?!\*))*+"""
+)
+_word = re.compile(r"[A-Za-z_]++")
+_trigger = re.compile(
+    rf"(?:EXPLAIN{TRIVIA}(?:QUERY{TRIVIA}PLAN{TRIVIA})?)?CREATE{TRIVIA}(?:TEMP(?:ORARY)?{TRIVIA})?TRIGGER\b",
+    re.IGNORECASE,
+)
+_trigger_end = re.compile(rf"{TRIVIA}END{TRIVIA}", re.IGNORECASE)
+_directive = re.compile(rf"{_DIRECTIVE}[ \t]*+([^\n]*+)")
+# What other tools, or a slip of the hand, write for a section's start. Read as a comment it would turn the
+# undoing half of a file into live SQL.
+_stray_marker = re.compile(
+    r"^[ \t]*--[ \t]*(?:\+[ \t]*\w+|migrat\w*|dbmate)[ \t]*[:\-]?[ \t]*(up|down)[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_openers = {
+    "'": ("string", "'"),
+    '"': ("name", '"'),
+    "`": ("name", "`"),
+    "[": ("name", "]"),
+    "/": ("comment", "*/"),
+}
+
+
+class _Text:
+    """The part of the text that is being looked at, and where in the file it stands."""
+
+    def __init__(self, chunks: Iterable[str], path: str) -> None:
+        self.path = path
+        self.buffer = ""
+        self.at = 0
+        self.line, self.column, self.offset = 1, 1, 0
+        self._line_head = ""
+        self._chunks = iter(chunks)
+        self.complete = False
+
+    def more(self) -> bool:
+        """Read on, at least as much as is pending: a long statement is scanned a logarithmic number of times."""
+        if self.complete:
+            return False
+        pending = self.buffer[self.at :]
+        parts, size = [pending], 0
+        for chunk in self._chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            if size > len(pending):
+                break
+        else:
+            self.complete = True
+        self._line_head = self.head()
+        self.buffer, self.at = "".join(parts), 0
+        return True
+
+    def head(self) -> str:
+        """The current line, up to here (bounded, for excerpts)."""
+        start = self.buffer.rfind("\n", 0, self.at)
+        return (self.buffer[start + 1 : self.at] if start >= 0 else self._line_head + self.buffer[: self.at])[-2000:]
+
+    def advance(self, end: int) -> str:
+        text = self.buffer[self.at : end]
+        lines = text.count("\n")
+        if lines:
+            self.line += lines
+            self.column = end - self.buffer.rfind("\n", self.at, end)
+        else:
+            self.column += end - self.at
+        self.offset += end - self.at
+        self.at = end
+        return text
+
+    def location(self) -> Location:
+        rest = self.buffer[self.at : self.at + 2000].partition("\n")[0]
+        return Location(self.path, self.line, self.column, self.head() + rest)
+
+
+def lex(chunks: Iterable[str], path: str) -> Iterator[Statement | Directive]:
+    """Split text into its statements and directives.
+
+    Raises Unterminated for a quote, comment or trigger that does not end; DirectiveInvalid for a directive that
+    shares its line with SQL; DirectiveUnknown for a comment that is almost a section marker.
+    """
+    text = _Text(chunks, path)
+    while True:
+        end = _match_end(_skip, text)
+        trivia = text.buffer[text.at : end]
+        if "--" in trivia and (stray := _stray_marker.search(trivia)):
+            _refuse_stray_marker(text, stray)
+        text.advance(end)
+        if text.at == len(text.buffer):
+            return
+        if text.buffer[text.at] == ";":
+            text.advance(text.at + 1)
+            continue
+        yield _take_directive(text) or _take_statement(text)
+
+
+def _match_end(pattern: re.Pattern[str], text: _Text, ahead: int = 0) -> int:
+    """Where the match ends that starts `ahead` characters on, once enough text is at hand to be sure of it."""
+    while True:
+        match = pattern.match(text.buffer, text.at + ahead)
+        end = match.end() if match else text.at + ahead
+        if _is_sure(pattern, text.buffer, end) or not text.more():
+            return end
+
+
+def _is_sure(pattern: re.Pattern[str], buffer: str, end: int) -> bool:
+    """Whether what stands at `end` would stop the match whatever the next chunk brings."""
+    match buffer[end : end + 1]:
+        case "":
+            return False
+        case ";":
+            return True
+        case "-" | "/":
+            return bool(_directive.match(buffer, end)) and buffer.find("\n", end) >= 0
+        case _:
+            return pattern is _skip  # a statement stops here only at a quote that is still open
+
+
+def _take_directive(text: _Text) -> Directive | None:
+    if not text.buffer.startswith("--", text.at):
+        return None
+    while text.buffer.find("\n", text.at) < 0 and text.more():
+        pass
+    match = _directive.match(text.buffer, text.at)
+    if not match:
+        return None
+    location = text.location()
+    if text.head().strip():
+        raise DirectiveInvalid(
+            location=location,
+            problem="a directive stands on a line of its own",
+            fix="Move it to the next line",
+        )
+    word, *arguments = match[1].split() or [""]
+    column = text.column + (match.start(1) - text.at)
+    start = text.offset
+    text.advance(match.end())
+    return Directive(word, tuple(arguments), location.line or 1, column, start, text.offset, location.excerpt)
+
+
+def _take_statement(text: _Text) -> Statement:
+    line, column = text.line, text.column
+    ahead, is_trigger = 0, None
+    while True:
+        end = _match_end(_piece, text, ahead)
+        closed = text.buffer[end : end + 1] == ";"
+        if is_trigger is None:
+            is_trigger = bool(_trigger.match(text.buffer, text.at))
+        ends_here = not is_trigger or (ahead > 0 and _trigger_end.fullmatch(text.buffer, text.at + ahead, end))
+        if closed and ends_here:
+            sql = text.advance(end + 1)
+            break
+        if closed:
+            ahead = end + 1 - text.at
+            continue
+        if end < len(text.buffer) and not _directive.match(text.buffer, end):
+            text.advance(end)
+            _refuse_unterminated(text)
+        if not ends_here:
+            raise Unterminated(location=text.location(), what="trigger", closer="END;")
+        sql = text.advance(end).rstrip(" \t\n\f\r")
+        break
+    word = _word.match(sql)
+    return Statement(sql, word[0].upper() if word else "", line, column)
+
+
+def _refuse_unterminated(text: _Text) -> NoReturn:
+    what, closer = _openers[text.buffer[text.at]]
+    raise Unterminated(location=text.location(), what=what, closer=closer)
+
+
+def _refuse_stray_marker(text: _Text, stray: re.Match[str]) -> NoReturn:
+    text.advance(text.at + stray.start(1))
+    raise DirectiveUnknown(
+        location=text.location(),
+        word=stray[0].strip(),
+        fix=f"Write it as: -- migrate:{stray[1].lower()}",
+    )

@@ -1,0 +1,116 @@
+"""Migrations + ledger entries -> what is pending, what each one's state is, and the steps of a run.
+
+Everything here is a pure function: no database, no files, no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from financial_agent.migrator.errors import FileRenamed, TargetAmbiguous, TargetUnknown
+from financial_agent.migrator.ledger import Entry
+from financial_agent.migrator.script import Migration, MigrationFile, Script
+
+State = Literal["applied", "pending", "edited", "missing"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One migration as `status` shows it: what the folder has, what the ledger has, or both."""
+
+    version: int
+    filename: str
+    state: State
+    file: MigrationFile | None
+    entry: Entry | None
+    out_of_order: bool = False
+    """It is pending below a version that is applied."""
+    reversible: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One script to run, and what to record: the migration as applied, or, when that is None, as rolled back."""
+
+    filename: str
+    script: Script
+    migration: Migration | None = None
+
+
+def version_of(filename: str) -> int:
+    """The number that a ledger's filename begins with; names of other tools, which have none, sort first."""
+    digits = re.match(r"[0-9]+", filename)
+    return int(digits[0]) if digits else -1
+
+
+def pending(files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[MigrationFile]:
+    """Files that no ledger entry records, in order: a set difference, so a late merge is never skipped.
+
+    Raises FileRenamed when one of them bears the number of an applied migration whose own file is gone: it would
+    run a second time.
+    """
+    recorded = {entry.filename for entry in entries}
+    missing = {version_of(name): name for name in recorded - {file.filename for file in files}}
+    found = [file for file in files if file.filename not in recorded]
+    for file in found:
+        if file.version in missing:
+            raise FileRenamed(version=file.version, applied=missing[file.version], found=file.filename)
+    return found
+
+
+def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], checksums: dict[str, str]) -> list[Item]:
+    """Every migration of the folder and of the ledger with its state, by version."""
+    by_name = {entry.filename: entry for entry in entries}
+    newest = max((version_of(entry.filename) for entry in entries), default=-1)
+    items = []
+    for file in files:
+        entry = by_name.pop(file.filename, None)
+        if entry is None:
+            items.append(Item(file.version, file.filename, "pending", file, None, file.version < newest))
+        else:
+            edited = entry.checksum is not None and checksums[file.filename] != entry.checksum
+            items.append(Item(file.version, file.filename, "edited" if edited else "applied", file, entry))
+    items += [Item(version_of(name), name, "missing", None, entry) for name, entry in by_name.items()]
+    return sorted(items, key=lambda item: (item.version, item.filename))
+
+
+def up_to(files: Sequence[MigrationFile], pending: Sequence[MigrationFile], target: str | None) -> list[MigrationFile]:
+    """The pending migrations that lead up to the target, or all of them. Raises TargetUnknown and TargetAmbiguous."""
+    if target is None:
+        return list(pending)
+    last = version_of(resolve(target, [file.filename for file in files]))
+    return [file for file in pending if file.version <= last]
+
+
+def to_roll_back(entries: Sequence[Entry], *, steps: int = 1, to: str | None = None) -> list[Entry]:
+    """The entries to undo, the last applied first: it may build on any of those before it.
+
+    `to` names the newest version that shall stay; `0` stands for before the first. Raises TargetUnknown and
+    TargetAmbiguous.
+    """
+    latest_first = list(reversed(entries))
+    if to is None:
+        return latest_first[:steps]
+    names = [entry.filename for entry in entries]
+    if to.isdecimal() and int(to) == 0 and 0 not in map(version_of, names):
+        return latest_first
+    last = version_of(resolve(to, names))
+    return [entry for entry in latest_first if version_of(entry.filename) > last]
+
+
+def resolve(target: str, names: Sequence[str]) -> str:
+    """The name that a target means: `4`, `004`, a full name, or a unique part of one."""
+    if target.isdecimal():
+        matches = [name for name in names if version_of(name) == int(target)]
+    else:
+        matches = [name for name in names if target in (name, name.removesuffix(".sql"))]
+        matches = matches or [name for name in names if target.lower() in name.lower()]
+    if not matches:
+        fix = f"The versions are {names[0]} to {names[-1]}: flask db status" if names else "flask db status"
+        raise TargetUnknown(target=target, fix=fix)
+    if len(matches) > 1:
+        raise TargetAmbiguous(target=target, matches=", ".join(matches))
+    return matches[0]
