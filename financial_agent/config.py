@@ -1,0 +1,133 @@
+"""The configuration's defaults, and where it is read from. Usable without Flask, as the plain runner does.
+
+A later source wins: the defaults here, `instance/config.py`, `FINANCIAL_AGENT_*` in the environment (`.env` and
+`.flaskenv` are read into it), the test configuration, an option on the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from financial_agent.migrator.errors import ConfigurationInvalid
+
+PREFIX = "FINANCIAL_AGENT_"
+PACKAGE = Path(__file__).resolve().parent
+
+DEFAULTS: dict[str, Any] = {
+    "DATABASE": "financial_data.db",
+    "MIGRATIONS": str(PACKAGE / "migrations"),
+    "MIGRATE_ON_STARTUP": False,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a configuration means for the engine: a database, by absolute path or URL, and the migrations' folder."""
+
+    database: str
+    directory: Path
+
+
+def settings(values: Mapping[str, Any], instance: Path) -> Settings:
+    """Read the engine's settings from a configuration; what it leaves out is the default.
+
+    Raises ConfigurationInvalid.
+    """
+    values = {**DEFAULTS, **values}
+    return Settings(database(values["DATABASE"], instance), directory(values["MIGRATIONS"], instance))
+
+
+def prepare_instance(settings: Settings, instance: Path) -> None:
+    """Make the instance folder when the database belongs there; any other missing folder may be a slip of the pen."""
+    if Path(settings.database).parent == instance:
+        instance.mkdir(parents=True, exist_ok=True)
+
+
+def instance_path() -> Path:
+    """The instance folder: beside the package in a checkout, under the environment's `var` once installed."""
+    if PACKAGE.parent.name in ("site-packages", "dist-packages"):
+        return Path(sys.prefix) / "var" / "financial_agent-instance"
+    return PACKAGE.parent / "instance"
+
+
+def load(instance: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The defaults, overridden by `config.py` in the instance folder and by the environment.
+
+    Raises ConfigurationInvalid when `config.py` does not run.
+    """
+    return {**DEFAULTS, **_read_file(instance / "config.py"), **_read_environment(environ)}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {"__file__": str(path)}
+    try:
+        exec(compile(path.read_bytes(), path, "exec"), settings)
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # it is a program: it can fail in any way
+        line = getattr(error, "lineno", None) or _line_in(path, error)
+        raise ConfigurationInvalid(
+            setting=f"{path}:{line}" if line else str(path),
+            problem=f"does not run: {type(error).__name__}: {getattr(error, 'msg', error)}",
+            fix=f"Correct it, and see that it runs: python {path}",
+        ) from error
+    return {name: value for name, value in settings.items() if name.isupper()}
+
+
+def _line_in(path: Path, error: Exception) -> int | None:
+    trace, line = error.__traceback__, None
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    return {name.removeprefix(PREFIX): _value(text) for name, text in environ.items() if name.startswith(PREFIX)}
+
+
+def _value(text: str) -> Any:
+    """As Flask reads its own prefixed variables: JSON where it is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def database(value: object, base: Path) -> str:
+    """The database that a setting names. A relative path is relative to `base`. Raises ConfigurationInvalid."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(text, bool | float) or not isinstance(text, str | int) or text == "":
+        fix = 'Set it to a file, as in DATABASE = "financial_data.db"'
+        raise ConfigurationInvalid(setting="DATABASE", problem=f"is {value!r}, not a path or URL", fix=fix)
+    text = str(text)
+    path = text.removeprefix("sqlite:///")
+    if "://" in path or path.startswith((":", "file:")):
+        return text
+    return str(base / Path(path).expanduser())
+
+
+def directory(value: object, base: Path) -> Path:
+    """The migration folder that a setting names. Raises ConfigurationInvalid."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        fix = 'Set it to a folder, as in MIGRATIONS = "/srv/app/migrations"'
+        raise ConfigurationInvalid(setting="MIGRATIONS", problem=f"is {value!r}, not a folder", fix=fix)
+    return base / Path(value).expanduser()
+
+
+def on_startup(value: object) -> bool | Literal["check"]:
+    """What `MIGRATE_ON_STARTUP` asks for. Raises ConfigurationInvalid."""
+    word = str(value).lower()
+    if word == "check":
+        return "check"
+    if word in ("true", "1", "false", "0"):
+        return word in ("true", "1")
+    fix = 'Set it to True, False or "check"'
+    raise ConfigurationInvalid(setting="MIGRATE_ON_STARTUP", problem=f"is {value!r}", fix=fix)

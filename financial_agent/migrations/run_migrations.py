@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Apply the pending migrations without Flask: `python financial_agent/migrations/run_migrations.py`.
+
+The database and the folder are those of `instance/config.py` and of FINANCIAL_AGENT_* in the environment, unless
+they are given. The exit codes are those of `flask db migrate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# As a script, Python puts this folder on the path, not the one that holds the package.
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from financial_agent import cli_render, config
+from financial_agent.migrator import runner
+from financial_agent.migrator.control import Control, stop_on_signals
+from financial_agent.migrator.errors import ConfigurationInvalid, MigratorError
+from financial_agent.migrator.events import Done, Event, Waiting, Warned
+
+
+def main() -> int:
+    """Run and return the exit code."""
+    parser = argparse.ArgumentParser(description="Apply the pending migrations.", allow_abbrev=False)
+    parser.add_argument("--database", help="a SQLite file, or sqlite:///PATH")
+    parser.add_argument("--directory", help="the folder of the migrations")
+    parser.add_argument("--verbose", action="store_true", help="log every statement to standard error")
+    options = parser.parse_args()
+    if options.verbose:
+        import logging
+
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("financial_agent.migrator").setLevel(logging.DEBUG)
+    try:
+        settings = _settings(options.database, options.directory)
+        with stop_on_signals() as stop:
+            outcome = runner.migrate(
+                settings.database, settings.directory, control=Control(stop=stop, report=_Printer().report)
+            )
+    except MigratorError as error:
+        print(cli_render.error_text(error), file=sys.stderr)
+        return error.exit_code
+    print(cli_render.outcome_text(outcome))
+    return 0
+
+
+def _settings(database: str | None, directory: str | None) -> config.Settings:
+    instance, here = config.instance_path(), Path.cwd()
+    if database is None or directory is None:
+        _load_dotenv()
+    values = config.load(instance)
+    settings = config.settings(values, instance)
+    if database is None:
+        config.prepare_instance(settings, instance)
+    return config.Settings(
+        settings.database if database is None else config.database(database, here),
+        settings.directory if directory is None else config.directory(directory, here),
+    )
+
+
+def _load_dotenv() -> None:
+    """Read `.env` and `.flaskenv` as `flask` does, from here or the nearest folder above that has one."""
+    for name in (".env", ".flaskenv"):
+        path = next((folder / name for folder in (Path.cwd(), *Path.cwd().parents) if (folder / name).is_file()), None)
+        if path is None:
+            continue
+        try:
+            from dotenv import load_dotenv
+        except ImportError:
+            if config.PREFIX not in path.read_text(encoding="utf-8", errors="replace"):
+                continue
+            fix = "pip install python-dotenv, or name the database with --database"
+            raise ConfigurationInvalid(
+                setting=str(path), problem="cannot be read without python-dotenv", fix=fix
+            ) from None
+        load_dotenv(path)
+
+
+class _Printer:
+    """One line for each event."""
+
+    def __init__(self) -> None:
+        self._waiting_for = ""
+
+    def report(self, event: Event) -> None:
+        match event:
+            case Done():
+                print(cli_render.done_text(event), flush=True)
+            case Warned():
+                print(f"Warning: {event.filename}: {event.message}", file=sys.stderr)
+            case Waiting() if event.purpose != self._waiting_for:
+                self._waiting_for = event.purpose
+                print(f"Waiting for a lock ({event.purpose}) …", file=sys.stderr)
+            case _:
+                pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
