@@ -1,0 +1,316 @@
+"""The `flask db` commands: options in, one call of the engine, text or JSON out. The only place that prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from flask.cli import AppGroup, FlaskGroup, NoAppException, ScriptInfo
+
+from financial_agent import cli_render, config
+from financial_agent.cli_progress import Printer
+from financial_agent.config import Settings
+from financial_agent.migrator import discovery, runner
+from financial_agent.migrator.control import Control, stop_on_signals
+from financial_agent.migrator.errors import ConfirmationNeeded, Interrupted, MigratorError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class DatabaseGroup(AppGroup):
+    """Turns the engine's errors into text or JSON, and into exit codes, for all of its commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["db.json"] = "--json" in args
+        ctx.meta["db.command"] = next((word for word in args if not word.startswith("-")), "")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.color = _wants_colour()
+        try:
+            return super().invoke(ctx)
+        except MigratorError as error:
+            if ctx.meta["db.json"]:
+                done = [cli_render.done_json(each) for each in error.done]
+                _emit_json(ctx, error.exit_code, done, [*_notes(ctx), cli_render.error_json(error)])
+            else:
+                _say_error(cli_render.error_text(error))
+            ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            if not ctx.meta["db.json"]:
+                raise
+            _emit_json(ctx, error.exit_code, [], [cli_render.note_json("error", error.format_message())])
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=DatabaseGroup)
+def db() -> None:
+    """Evolve the database with numbered SQL migrations."""
+
+
+def _options(command: Command) -> Command:
+    """The options that every command shares."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option("--directory", type=click.Path(), help="The folder of the migrations."),
+        click.option("--database", help="A SQLite file, or sqlite:///PATH."),
+    ):
+        command = option(command)
+    return command
+
+
+_wait = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another run, or for another process's lock.",
+)
+
+
+@db.command(with_appcontext=False)
+@_options
+@click.option("--exit-code", is_flag=True, help="Exit with 1 unless every migration is applied as its file says.")
+@click.pass_context
+def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
+    """Show every migration and whether it is applied. Writes nothing."""
+    settings = _settings(ctx, **options)
+    found = runner.status(settings.database, settings.directory)
+    clean = all(item.state == "applied" for item in found.items)
+    code = 1 if exit_code and not clean else 0
+    if ctx.meta["db.json"]:
+        _emit_json(ctx, code, [cli_render.item_json(item) for item in found.items], _notes(ctx))
+    else:
+        click.echo(cli_render.status_text(found))
+    ctx.exit(code)
+
+
+@db.command(with_appcontext=False)
+@click.argument("target", required=False)
+@_options
+@_wait
+@click.option("-m", "--message", hidden=True)
+@click.pass_context
+def migrate(ctx: click.Context, /, target: str | None, wait: float, message: str | None, **options: Any) -> None:
+    """Apply what is pending, up to TARGET: a number, or a part of a name."""
+    if message is not None:
+        raise click.UsageError(
+            f"Here `migrate` applies migrations, and nothing was done. To write a new one: flask db new {message!r}"
+        )
+    settings = _settings(ctx, **options)
+    config.prepare_instance(settings, Path(ctx.meta["db.instance"]))
+    with _control(ctx, wait) as control:
+        outcome = runner.migrate(settings.database, settings.directory, target=target, control=control)
+    _emit_outcome(ctx, outcome)
+
+
+@db.command(with_appcontext=False)
+@_options
+@_wait
+@click.option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many to undo.")
+@click.option("--to", metavar="TARGET", help="Undo all that are newer than TARGET; 0 undoes everything.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def rollback(ctx: click.Context, /, steps: int, to: str | None, yes: bool, wait: float, **options: Any) -> None:
+    """Undo the migrations that were applied last, with their down sections."""
+    if to is not None and ctx.get_parameter_source("steps") is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--steps and --to exclude each other.")
+    _rollback(ctx, steps, to, yes, wait, _settings(ctx, **options))
+
+
+def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: float, settings: Settings) -> None:
+    where = (settings.database, settings.directory)
+    agreed = None
+    if not yes:
+        with _control(ctx, wait) as control:
+            losses = runner.preview_rollback(*where, steps=steps, to=to, control=control)
+        if losses.filenames:
+            click.echo(cli_render.losses_text(losses), err=True)
+            _confirm("Roll back?")
+        agreed = losses.filenames
+    with _control(ctx, wait) as control:
+        outcome = runner.rollback(*where, steps=steps, to=to, expected=agreed, control=control)
+    _emit_outcome(ctx, outcome)
+
+
+@db.command(with_appcontext=False)
+@click.argument("name", nargs=-1, required=True)
+@_options
+@click.pass_context
+def new(ctx: click.Context, /, name: tuple[str, ...], **options: Any) -> None:
+    """Write an empty migration with the next number."""
+    path = discovery.create(_settings(ctx, **options).directory, " ".join(name))
+    if ctx.meta["db.json"]:
+        _emit_json(ctx, 0, [{"filename": path.name, "path": str(path), "state": "pending"}], _notes(ctx))
+    else:
+        click.echo(path)
+
+
+@db.command(with_appcontext=False)
+@_options
+@click.pass_context
+def doctor(ctx: click.Context, /, **options: Any) -> None:
+    """Look for what keeps the other commands from working, and say what to do."""
+    from financial_agent import doctor as examination
+
+    settings = _settings(ctx, **options)
+    checks = examination.examine(settings)
+    code = 1 if any(check.verdict == "fail" for check in checks) else 0
+    if ctx.meta["db.json"]:
+        _emit_json(ctx, code, [], [*_notes(ctx), *(examination.check_json(check) for check in checks)])
+    else:
+        click.echo("\n".join(examination.check_text(check) for check in checks))
+    ctx.exit(code)
+
+
+# Flask-Migrate's words, for hands that know them.
+
+
+@db.command("upgrade", hidden=True, with_appcontext=False)
+@click.argument("target", default="head")
+@_options
+@_wait
+@click.pass_context
+def upgrade(ctx: click.Context, /, target: str, **options: Any) -> None:
+    """The same as `migrate`."""
+    ctx.invoke(migrate, target=None if target in ("head", "heads") else target, **options)
+
+
+@db.command("downgrade", hidden=True, with_appcontext=False, context_settings={"ignore_unknown_options": True})
+@click.argument("target", default="-1")
+@_options
+@_wait
+@click.option("--yes", is_flag=True)
+@click.pass_context
+def downgrade(ctx: click.Context, /, target: str, yes: bool, wait: float, **options: Any) -> None:
+    """The same as `rollback`: `-1` is one step, `base` everything, any other word is its `--to`."""
+    settings = _settings(ctx, **options)
+    if target.startswith("-"):
+        if not target[1:].isdecimal() or int(target) == 0:
+            raise click.UsageError(f"{target!r} is no number of steps; -1 is one.")
+        _rollback(ctx, -int(target), None, yes, wait, settings)
+    else:
+        _rollback(ctx, 1, "0" if target == "base" else target, yes, wait, settings)
+
+
+@db.command("revision", hidden=True, with_appcontext=False)
+@_options
+@click.option("-m", "--message", required=True)
+@click.pass_context
+def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
+    """The same as `new`."""
+    ctx.invoke(new, name=(message,), **options)
+
+
+db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))
+
+
+# What the commands share.
+
+
+def _settings(ctx: click.Context, database: str | None, directory: str | None, **_: Any) -> Settings:
+    """The application's settings, overridden by the options; the commands go on in the application's context."""
+    values, instance = _configuration(ctx)
+    ctx.meta["db.instance"] = str(instance)
+    settings = config.settings(values, instance)
+    here = Path.cwd()
+    settings = Settings(
+        settings.database if database is None else config.database(database, here),
+        settings.directory if directory is None else config.directory(directory, here),
+    )
+    ctx.meta["db.database"] = settings.database
+    return settings
+
+
+def _configuration(ctx: click.Context) -> tuple[dict[str, Any], Path]:
+    """The configuration of the application; when that does not load, as during a bad deployment, the one in its
+    instance folder and the environment: the database must stay within reach."""
+    try:
+        app = ctx.ensure_object(ScriptInfo).load_app()
+    except MigratorError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the application's own code raises
+        reason = error.message if isinstance(error, NoAppException) else f"{type(error).__name__}: {error}"
+        _warn(ctx, f"the application did not load ({reason.strip()}), so its instance configuration alone is used")
+        return config.load(config.instance_path()), config.instance_path()
+    ctx.with_resource(app.app_context())
+    return dict(app.config), Path(app.instance_path)
+
+
+@contextmanager
+def _control(ctx: click.Context, wait: float) -> Iterator[Control]:
+    with stop_on_signals() as stop, Printer(quiet=ctx.meta["db.json"]) as printer:
+        yield Control(wait=wait, stop=stop, report=printer.report)
+    for warning in printer.warnings:
+        ctx.meta.setdefault("db.notes", []).append(cli_render.note_json("warning", warning.message, warning.filename))
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfirmationNeeded(action="This rollback", fix="Say so on the command line: --yes")
+    try:
+        agreed = click.confirm(question, default=False, err=True)
+    except click.Abort:
+        raise Interrupted(what="before anything was changed") from None
+    if not agreed:
+        raise ConfirmationNeeded(action="This rollback", fix="Nothing was changed")
+
+
+def _emit_outcome(ctx: click.Context, outcome: runner.Outcome) -> None:
+    if ctx.meta["db.json"]:
+        _emit_json(ctx, 0, [cli_render.done_json(done) for done in outcome.done], _notes(ctx))
+    else:
+        click.echo(cli_render.outcome_text(outcome))
+
+
+def _emit_json(
+    ctx: click.Context, exit_code: int, migrations: Sequence[dict[str, Any]], diagnostics: Sequence[dict[str, Any]]
+) -> None:
+    envelope = cli_render.envelope(
+        ctx.meta["db.command"],
+        exit_code=exit_code,
+        database=ctx.meta.get("db.database", ""),
+        migrations=migrations,
+        diagnostics=diagnostics,
+    )
+    click.echo(json.dumps(envelope, indent=2))
+
+
+def _warn(ctx: click.Context, message: str) -> None:
+    ctx.meta.setdefault("db.notes", []).append(cli_render.note_json("warning", message))
+    if not ctx.meta["db.json"]:
+        click.echo(f"Warning: {message}", err=True)
+
+
+def _notes(ctx: click.Context) -> list[dict[str, Any]]:
+    return list(ctx.meta.get("db.notes", []))
+
+
+def _say_error(text: str) -> None:
+    first, _, rest = text.partition("\n")
+    click.secho(first, fg="red", err=True)
+    if rest:
+        click.echo(rest, err=True)
+
+
+def _wants_colour() -> bool | None:
+    """https://no-color.org and https://force-color.org; None leaves it to whether a terminal listens."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
+
+
+def _create_app() -> Any:
+    from financial_agent import create_app
+
+    return create_app()
+
+
+main = FlaskGroup(create_app=_create_app, help="The financial agent's application.")

@@ -1,0 +1,98 @@
+"""What a person sees while a run goes on: a line for each event, and a bar on a terminal for what takes long."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import click
+
+from financial_agent.cli_render import done_text
+from financial_agent.migrator.events import Done, Event, Started, Ticked, Waiting, Warned, Working
+
+_PATIENCE = 1.0  # seconds before a bar, or a word about waiting, appears
+_REDRAW = 0.1
+
+
+class Printer:
+    """Prints events. Results go to standard output, everything else to standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.warnings: list[Warned] = []
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._bar: Any = None
+        self._since = self._drawn = time.monotonic()
+        self._waiting_for = ""
+        self._step = Started("", "up", 1, 1)
+        self._working = Working("", 0, 0)
+
+    def __enter__(self) -> Printer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clear()
+
+    def report(self, event: Event) -> None:
+        """Take an event. A reader that went away (`| head`) must not stop a run."""
+        try:
+            self._report(event)
+        except BrokenPipeError:
+            self._quiet, self._terminal = True, False
+
+    def _report(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._step, self._working = event, Working(event.filename, 0, 0)
+                self._since = time.monotonic()
+            case Working():
+                self._working = event
+                self._draw()
+            case Ticked():
+                self._draw()
+            case Waiting():
+                self._wait(event.purpose)
+            case Warned():
+                self.warnings.append(event)
+                self._line(f"Warning: {event.filename}: {event.message}", err=True)
+            case Done():
+                self._line(done_text(event), err=False)
+
+    def _line(self, text: str, *, err: bool) -> None:
+        self._clear()
+        if not self._quiet:
+            click.echo(text, err=err)
+
+    def _wait(self, purpose: str) -> None:
+        now = time.monotonic()
+        if purpose != self._waiting_for:
+            self._waiting_for, self._since = purpose, now
+        elif self._since and now - self._since > _PATIENCE:
+            self._since = 0.0
+            self._line(f"Waiting for a lock ({purpose}) …", err=True)
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        if not self._terminal or now - self._since < _PATIENCE or now - self._drawn < _REDRAW:
+            return
+        self._drawn = now
+        done, total = self._working.done, max(self._working.total, 1)
+        if self._bar is None:
+            self._bar = click.progressbar(
+                length=total,
+                label=self._step.filename,
+                file=sys.stderr,
+                show_eta=total > 1,
+                item_show_func=lambda _: f"{time.monotonic() - self._since:.0f} s",
+            )
+        self._bar.update(done - self._bar.pos, current_item="")
+        self._bar.render_progress()
+
+    def _clear(self) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+            self._bar = None

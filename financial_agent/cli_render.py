@@ -1,0 +1,177 @@
+"""What people and programs read: lines, tables, errors with the guilty line, and the JSON envelope.
+
+Pure functions from values to text, without Click, because the plain runner shows the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.events import Done
+from financial_agent.migrator.plan import Item
+from financial_agent.migrator.runner import Losses, Outcome, Status
+
+SCHEMA = "financial-agent.db/1"
+_WIDTH = 100  # characters of a line of SQL that an error shows
+
+
+def error_text(error: MigratorError) -> str:
+    """What failed, where, what state the database is in, and what to type next."""
+    lines = [f"Error {error.code}: {error.message}"]
+    if error.location:
+        lines.append(f"  at {error.location}")
+        lines += _excerpt(error.location.excerpt, error.location.column)
+    if error.state:
+        lines.append(f"State: {error.state}.")
+    lines += [f"Next:  {line}" if at == 0 else f"       {line}" for at, line in enumerate(error.hint.splitlines())]
+    return "\n".join(lines)
+
+
+def _excerpt(line: str, column: int | None) -> list[str]:
+    """A line of the file, cut to what fits around the column, with a caret below."""
+    if not line.strip() or column is None:
+        return []
+    line = "".join(" " if character in "\t\r\f\v" else character for character in line)
+    start = max(column - 1 - _WIDTH // 2, 0) if len(line) > _WIDTH else 0
+    shown = line[start : start + _WIDTH].rstrip()
+    return [f"    {shown}", "    " + " " * (column - 1 - start) + "^"]
+
+
+def status_text(status: Status) -> str:
+    """A table of all migrations, and a summary."""
+    rows = [_status_row(item) for item in status.items]
+    header = ("migration", "state", "applied at (UTC)", "took")
+    lines = [f"Database: {status.database}{'' if status.exists else ' (not there yet)'}"]
+    if rows:
+        widths = [max(len(row[at]) for row in [header, *rows]) for at in range(len(header))]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [header, *rows]
+        ]
+    counts = [
+        f"{sum(item.state == state for item in status.items)} {state}"
+        for state in ("applied", "edited", "missing", "pending")
+        if state in ("applied", "pending") or any(item.state == state for item in status.items)
+    ]
+    return "\n".join([*lines, ", ".join(counts) + "."])
+
+
+def _status_row(item: Item) -> tuple[str, str, str, str]:
+    notes: list[str] = [item.state]
+    if item.out_of_order:
+        notes.append("out of order")
+    if not item.reversible:
+        notes.append("irreversible")
+    entry = item.entry
+    return (
+        item.filename.removesuffix(".sql"),
+        ", ".join(notes),
+        entry.applied_at if entry else "",
+        milliseconds(entry.duration_ms) if entry and entry.duration_ms is not None else "",
+    )
+
+
+def done_text(done: Done) -> str:
+    verb = "Applied" if done.direction == "up" else "Rolled back"
+    rows = f", {amount(done.rows_changed, 'row')}" if done.rows_changed else ""
+    return f"{verb} {done.filename}: {amount(done.statements, 'statement')}{rows}, {milliseconds(done.duration_ms)}"
+
+
+def outcome_text(outcome: Outcome) -> str:
+    begin = "" if outcome.done else "Nothing to do: "
+    where = f"is at {outcome.current.removesuffix('.sql')}" if outcome.current else "has no migration applied"
+    return f"{begin}{outcome.database} {where}, {outcome.pending} pending."
+
+
+def losses_text(losses: Losses) -> str:
+    """What a rollback takes away, table by table."""
+    lines = [f"This rolls back {', '.join(losses.filenames)}."]
+    if not losses.complete:
+        lines.append("It runs outside a transaction, so what it removes could not be counted beforehand.")
+    for table, count in losses.rows.items():
+        lines.append(f"  {amount(count, 'row')} of {table} will be gone")
+    for column, count in losses.values.items():
+        lines.append(f"  {amount(count, 'value')} of {column} will be gone")
+    if losses.complete and not losses.rows and not losses.values:
+        lines.append("No row will be lost.")
+    return "\n".join(lines)
+
+
+def milliseconds(ms: int) -> str:
+    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def amount(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def envelope(
+    command: str,
+    *,
+    exit_code: int,
+    database: str,
+    migrations: Sequence[dict[str, Any]],
+    diagnostics: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """The one object that `--json` prints, whatever happened."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "ok": exit_code == 0,
+        "exit_code": exit_code,
+        "database": database,
+        "migrations": list(migrations),
+        "diagnostics": list(diagnostics),
+    }
+
+
+def item_json(item: Item) -> dict[str, Any]:
+    return {
+        "version": str(item.version),  # it may exceed what a JSON reader takes for a number
+        "filename": item.filename,
+        "state": item.state,
+        "out_of_order": item.out_of_order,
+        "reversible": item.reversible,
+        "applied_at": item.entry.applied_at if item.entry else None,
+        "duration_ms": item.entry.duration_ms if item.entry else None,
+        "checksum": item.entry.checksum if item.entry else None,
+    }
+
+
+def done_json(done: Done) -> dict[str, Any]:
+    return {
+        "filename": done.filename,
+        "state": "applied" if done.direction == "up" else "rolled back",
+        "duration_ms": done.duration_ms,
+        "statements": done.statements,
+        "rows_changed": done.rows_changed,
+    }
+
+
+def error_json(error: MigratorError) -> dict[str, Any]:
+    location = error.location
+    return {
+        "severity": "error",
+        "code": error.code,
+        "message": error.message,
+        "file": location.path if location else None,
+        "line": location.line if location else None,
+        "column": location.column if location else None,
+        "state": error.state or None,
+        "hint": error.hint or None,
+    }
+
+
+def note_json(severity: str, message: str, filename: str | None = None) -> dict[str, Any]:
+    return {
+        "severity": severity,
+        "code": None,
+        "message": message,
+        "file": filename,
+        "line": None,
+        "column": None,
+        "state": None,
+        "hint": None,
+    }

@@ -1,0 +1,133 @@
+"""Looks for what keeps the commands from working: the environment, the folder, the database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from financial_agent.cli_render import note_json
+from financial_agent.config import Settings
+from financial_agent.migrator import discovery, ledger
+from financial_agent.migrator.databases import connect, exists
+from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.script import read
+
+_LOW_SPACE = 100 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and what to do about it."""
+
+    verdict: Literal["ok", "warn", "fail"]
+    subject: str
+    finding: str
+    fix: str = ""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Look at everything; one thing that is wrong does not hide the next."""
+    return [*_versions(), *_flask_commands(), *_folder(settings), *_database(settings)]
+
+
+def check_text(check: Check) -> str:
+    line = f"{check.verdict:<4}  {check.subject}: {check.finding}"
+    return f"{line}\n      {check.fix}" if check.fix else line
+
+
+def check_json(check: Check) -> dict[str, Any]:
+    severity = {"ok": "info", "warn": "warning", "fail": "error"}[check.verdict]
+    return {**note_json(severity, f"{check.subject}: {check.finding}"), "hint": check.fix or None}
+
+
+def _versions() -> Iterator[Check]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Check(
+        "ok", "versions", f"Python {python}, SQLite {sqlite3.sqlite_version}, Flask {metadata.version('flask')}"
+    )
+
+
+def _flask_commands() -> Iterator[Check]:
+    try:
+        stray = metadata.version("Flask-CLI")
+    except metadata.PackageNotFoundError:
+        yield Check("ok", "flask command", "it is Flask's own")
+    else:
+        yield Check(
+            "fail",
+            "flask command",
+            f"Flask-CLI {stray}, a backport for Flask 0.x, has replaced it",
+            "pip uninstall Flask-CLI && pip install --force-reinstall --no-deps flask "
+            "(until then: python -m flask db …, or financial-agent db …)",
+        )
+    others = [
+        point.value
+        for point in metadata.entry_points(group="flask.commands", name="db")
+        if not point.value.startswith("financial_agent.")
+    ]
+    if others:
+        yield Check(
+            "warn",
+            "flask db",
+            f"{', '.join(others)} registers a command of that name, too",
+            "Uninstall what you no longer use (pip uninstall Flask-Migrate), or say: financial-agent db …",
+        )
+
+
+def _folder(settings: Settings) -> Iterator[Check]:
+    try:
+        files = discovery.discover(settings.directory, "sqlite")
+        for file in files:
+            read(file)
+    except MigratorError as error:
+        yield _failed("migrations", error)
+    else:
+        verdict: Literal["ok", "warn"] = "ok" if files else "warn"
+        yield Check(verdict, "migrations", f"{len(files)} in {settings.directory}")
+
+
+def _database(settings: Settings) -> Iterator[Check]:
+    try:
+        if not exists(settings.database):
+            yield Check("warn", "database", f"{settings.database} is not there yet", "Make it with: flask db migrate")
+            return
+        with closing(connect(settings.database, readonly=True)) as db:
+            applied = ledger.entries(db)
+            (mode,) = db.query("PRAGMA journal_mode")[0]
+            problems = [text for (text,) in db.query("PRAGMA quick_check(5)") if text != "ok"]
+            orphans = db.orphans().total()
+    except MigratorError as error:
+        yield _failed("database", error)
+        return
+    yield Check("ok", "database", f"{settings.database}, {len(applied)} applied, journal mode {mode}")
+    yield from _permissions(Path(settings.database))
+    if problems:
+        fix = f"Restore a backup, or try: sqlite3 {settings.database} .recover"
+        yield Check("fail", "integrity", "; ".join(problems), fix)
+    else:
+        yield Check("ok", "integrity", "quick_check finds nothing")
+    if orphans:
+        fix = f"See them with: sqlite3 {settings.database} 'PRAGMA foreign_key_check'"
+        yield Check("warn", "foreign keys", f"{orphans} rows without their parent", fix)
+
+
+def _permissions(path: Path) -> Iterator[Check]:
+    for place in (path, path.parent):
+        if not os.access(place, os.W_OK):
+            yield Check("fail", "permissions", f"{place} cannot be written", f"ls -ld {place}")
+    free = shutil.disk_usage(path.parent).free
+    if free < max(_LOW_SPACE, path.stat().st_size):
+        yield Check("warn", "disk", f"{free >> 20} MB free, less than a rebuild may need", f"df -h {path.parent}")
+
+
+def _failed(subject: str, error: MigratorError) -> Check:
+    where = f" ({error.location})" if error.location else ""
+    return Check("fail", subject, f"{error.code} {error.message}{where}", error.hint)
