@@ -2,8 +2,7 @@
 
 from flask.cli import load_dotenv
 
-from financial_agent import create_app, startup
+from financial_agent import startup
 
 load_dotenv()
-app = create_app()
-startup.serve(app)
+app = startup.serve()

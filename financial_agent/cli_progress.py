@@ -26,8 +26,8 @@ class Printer:
         self._bar: Any = None
         self._since = self._drawn = time.monotonic()
         self._waiting_for = ""
-        self._step = Started("", "up", 1, 1)
-        self._working = Working("", 0, 0)
+        self._step = Started("", "up", 1)
+        self._behind = 0
 
     def __enter__(self) -> Printer:
         return self
@@ -47,10 +47,10 @@ class Printer:
     def _report(self, event: Event) -> None:
         match event:
             case Started():
-                self._step, self._working = event, Working(event.filename, 0, 0)
+                self._step, self._behind = event, 0
                 self._since = time.monotonic()
             case Working():
-                self._working = event
+                self._behind = event.done
                 self._draw()
             case Ticked():
                 self._draw()
@@ -80,16 +80,16 @@ class Printer:
         if not self._terminal or now - self._since < _PATIENCE or now - self._drawn < _REDRAW:
             return
         self._drawn = now
-        done, total = self._working.done, max(self._working.total, 1)
+        total = self._step.statements
         if self._bar is None:
             self._bar = click.progressbar(
                 length=total,
                 label=self._step.filename,
                 file=sys.stderr,
-                show_eta=total > 1,
+                show_eta=False,
                 item_show_func=lambda _: f"{time.monotonic() - self._since:.0f} s",
             )
-        self._bar.update(done - self._bar.pos, current_item="")
+        self._bar.update(self._behind - self._bar.pos, current_item="")
         self._bar.render_progress()
 
     def _clear(self) -> None:

@@ -1,6 +1,6 @@
 """Migrations when the application is served: MIGRATE_ON_STARTUP = True, False or "check".
 
-Loading the application migrates nothing, as `flask db`, `flask shell` and tests load it, too. It is served once
+Loading the application migrates nothing, as `flask db`, `flask shell` and tests load it, too. It is served when
 `wsgi.py` or `flask run` says so, or else when a WSGI server sends the first request.
 """
 
@@ -8,46 +8,50 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import click
-from flask import Flask
+from flask import Flask, request
 
 from financial_agent import cli_render, config
 from financial_agent.migrator import runner
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.errors import MigrationsPending, MigratorError
-from financial_agent.migrator.events import Done, Event, Warned
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+from financial_agent.migrator.events import Event, Warned
 
 log = logging.getLogger("financial_agent.migrator")
 
 
-def register(app: Flask) -> None:
-    """See to it that the database is prepared before the first request is answered."""
-    if config.on_startup(app.config["MIGRATE_ON_STARTUP"]) is False or app.testing:
-        return
-    if _is_run_command():
-        serve(app)
-    else:
-        app.wsgi_app = _BeforeFirstRequest(app)  # type: ignore[method-assign]
+def serve() -> Flask:
+    """The application, its database prepared; or the end of the process, with the reason on standard error.
 
-
-def serve(app: Flask) -> None:
-    """Prepare the database, or end the process with the reason on standard error and the failure's exit code.
-
-    Gunicorn stops its other workers, too, for the codes 3 and 4 (failed, refused); for 5 (busy) it tries again.
+    Gunicorn stops its other workers, too, for the exit codes 3 and 4 (failed, refused); for 5 (busy) it tries again.
     """
+    from financial_agent import create_app
+
     try:
+        app = create_app()
         prepare(app)
     except MigratorError as error:
         click.echo(cli_render.error_text(error), err=True)
         sys.exit(error.exit_code)
+    return app
+
+
+def register(app: Flask) -> None:
+    """See to it that the database is prepared before the first request is answered.
+
+    Raises ConfigurationInvalid and, under `flask run`, all that `prepare` raises.
+    """
+    if config.on_startup(app.config["MIGRATE_ON_STARTUP"]) is False or app.testing:
+        return
+    if _is_run_command():
+        prepare(app)
+    else:
+        _prepare_before_first_request(app)
 
 
 def prepare(app: Flask) -> None:
@@ -55,36 +59,46 @@ def prepare(app: Flask) -> None:
     mode = config.on_startup(app.config["MIGRATE_ON_STARTUP"])
     if mode is False:
         return
-    where = config.settings(app.config, Path(app.instance_path))
+    instance = Path(app.instance_path)
+    where = config.settings(app.config, instance)
     if mode == "check":
         if pending := runner.pending(where.database, where.directory):
             raise MigrationsPending(count=len(pending), first=pending[0].filename)
         return
-    config.prepare_instance(where, Path(app.instance_path))
+    config.prepare_instance(where, instance)
     runner.migrate(where.database, where.directory, control=Control(report=_log))
 
 
-class _BeforeFirstRequest:
-    """Stands before the application until its first request has found the database prepared."""
+@contextmanager
+def explained() -> Iterator[None]:
+    """Under `flask`, show an error of the configuration as the command line shows its own: without a traceback."""
+    try:
+        yield
+    except MigratorError as error:
+        if click.get_current_context(silent=True) is None:
+            raise
+        shown = click.ClickException(cli_render.error_text(error))
+        shown.exit_code = error.exit_code  # type: ignore[misc]  # click declares it for the class alone
+        raise shown from error
 
-    def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._next = app.wsgi_app
-        self._lock = Lock()
-        self._prepared = False
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        with self._lock:
-            if not self._prepared:
-                try:
-                    prepare(self._app)
-                except MigratorError as error:
-                    log.error("not serving: %s %s", error.code, error)
-                    start_response("503 Service Unavailable", [("Content-Type", "application/json")])
-                    return [b'{"status": "unavailable"}']
-                self._prepared = True
-                self._app.wsgi_app = self._next  # type: ignore[method-assign]
-        return self._next(environ, start_response)
+def _prepare_before_first_request(app: Flask) -> None:
+    lock, prepared = Lock(), False
+
+    @app.before_request
+    def prepare_once() -> tuple[dict[str, str], int] | None:
+        nonlocal prepared
+        if prepared or request.endpoint == "health.healthz":
+            return None
+        with lock:
+            try:
+                if not prepared:
+                    prepare(app)
+                prepared = True
+            except MigratorError as error:
+                log.error("not serving: %s %s", error.code, error)
+                return {"status": "unavailable"}, 503
+        return None
 
 
 def _is_run_command() -> bool:
@@ -93,7 +107,5 @@ def _is_run_command() -> bool:
 
 
 def _log(event: Event) -> None:
-    if isinstance(event, Done):
-        log.info("applied %s in %d ms", event.filename, event.duration_ms)
-    elif isinstance(event, Warned):
+    if isinstance(event, Warned):
         log.warning("%s: %s", event.filename, event.message)

@@ -15,12 +15,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Started:
-    """A script begins; `position` of `total` counts from 1."""
+    """A script begins, which has so many statements."""
 
     filename: str
     direction: Literal["up", "down"]
-    position: int
-    total: int
+    statements: int
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Working:
 
     filename: str
     done: int
-    total: int
-    """Statements of this script."""
+    """Statements of this script that are behind it."""
 
 
 @dataclass(frozen=True)

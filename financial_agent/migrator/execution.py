@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -33,6 +34,8 @@ from financial_agent.migrator.events import Done, Warned, Working
 from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.script import locate
+
+log = logging.getLogger("financial_agent.migrator")
 
 _REPORT_EVERY = 0.1  # seconds between two Working events
 
@@ -74,6 +77,7 @@ class Execution:
         except (StatementError, OrphansLeft, Stopped, FileChanged, _EndedTransaction) as error:
             raise self._explained(error) from error
         self._db.reset(settings=self._script.leaves_settings)
+        log.info("%s %s: %d statements, %d ms", done.direction, done.filename, done.statements, done.duration_ms)
         return done
 
     def try_out(self) -> int:
@@ -117,12 +121,14 @@ class Execution:
     def _begin(self, statement: Statement) -> None:
         self._statement = statement
         self._begun += 1
+        if log.isEnabledFor(logging.DEBUG):  # the place and never the text, which may hold data
+            log.debug("%s:%d:%d %s", self._script.source.name, statement.line, statement.column, statement.keyword)
         if self._control.stop() is not None:
             raise Stopped
         now = time.monotonic()
         if now - self._reported > _REPORT_EVERY:
             self._reported = now
-            self._control.report(Working(self._step.filename, self._begun - 1, self._script.count))
+            self._control.report(Working(self._step.filename, self._begun - 1))
         if is_guarded(self._step, statement):
             refuse_cascade(self._db, self._step, statement)
 

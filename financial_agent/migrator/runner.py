@@ -198,8 +198,8 @@ def _asked(database: str) -> Iterator[None]:
 def _execute(db: Database, steps: Sequence[Step], control: Control) -> list[Done]:
     done: list[Done] = []
     try:
-        for position, step in enumerate(steps, start=1):
-            control.report(Started(step.filename, step.script.direction, position, len(steps)))
+        for step in steps:
+            control.report(Started(step.filename, step.script.direction, step.script.count))
             done.append(Execution(db, step, control).run())
             control.report(done[-1])
     except MigratorError as error:
