@@ -236,10 +236,7 @@ class MigrationFailedHalfway(MigratorError):
     code = "FA304"
     exit_code = 3
     text = "{name} failed outside a transaction: {cause}"
-    advice = (
-        "Its first {done} of {total} statements are in effect. "
-        "Make them safe to repeat (IF NOT EXISTS), then: flask db {command}"
-    )
+    advice = "Make the first {done} statements safe to repeat (IF NOT EXISTS) or remove them, then: flask db {command}"
 
 
 class DiskFull(MigratorError):
@@ -253,7 +250,7 @@ class Interrupted(MigratorError):
     code = "FA306"
     exit_code = 130
     text = "interrupted {what}"
-    advice = "Start again when you are ready: what was undone is still pending in flask db status"
+    advice = "See where it stands with: flask db status"
 
     def __init__(self, *, signal: int = 2, **fields: Any) -> None:
         super().__init__(**fields)

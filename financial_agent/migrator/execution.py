@@ -76,9 +76,13 @@ class Execution:
                     done = self._record(started_at, clock)
         except (StatementError, OrphansLeft, Stopped, FileChanged, _EndedTransaction) as error:
             raise self._explained(error) from error
-        self._db.reset(settings=self._script.leaves_settings)
         log.info("%s %s: %d statements, %d ms", done.direction, done.filename, done.statements, done.duration_ms)
         return done
+
+    @property
+    def lasting(self) -> int:
+        """How many statements are in effect although the script failed: none of one that ran in a transaction."""
+        return 0 if self._script.transaction else self._settled
 
     def try_out(self) -> int:
         """Run the statements in a transaction that the caller undoes; the number of rows they changed."""
@@ -186,7 +190,7 @@ class Execution:
         offset = error.offset or 0 if isinstance(error, StatementError) else 0
         source = self._script.source.name
         location = locate(source, self._statement, offset) if self._statement else None
-        halfway = not self._script.transaction and self._settled > 0
+        halfway = self.lasting > 0
         match error:
             case Stopped():
                 signal = self._control.stop() or 2
@@ -205,7 +209,7 @@ class Execution:
                     location=location,
                     name=name,
                     cause=cause,
-                    done=self._settled,
+                    done=self.lasting,
                     total=self._script.count,
                     command=command,
                 )

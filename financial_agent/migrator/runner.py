@@ -11,7 +11,6 @@ from financial_agent.migrator import ledger, plan
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
-    Patience,
     StatementError,
     Stopped,
     connect,
@@ -23,7 +22,6 @@ from financial_agent.migrator.errors import (
     DatabaseUnusable,
     Interrupted,
     Irreversible,
-    MigrationFailedHalfway,
     MigratorError,
     PlanChanged,
     StoredScriptInvalid,
@@ -35,7 +33,7 @@ from financial_agent.migrator.plan import Item, Step
 from financial_agent.migrator.script import MigrationFile, Script, parse_stored, read
 from financial_agent.migrator.source import checksum
 
-_ASKING_PATIENCE = 5.0  # seconds that a question waits for a lock
+_ASKING = Control(wait=5.0)
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Losses:
 
 def status(database: str, directory: Path) -> Status:
     """Every migration's state. Writes nothing, not even the ledger's tables."""
-    files, entries = _look(database, directory)
+    files, entries = _look(database, directory, _ASKING)
     by_name = {entry.filename: entry for entry in entries}
     recorded = [file for file in files if file.filename in by_name]
     plan.pending(files, entries)
@@ -93,7 +91,7 @@ def status(database: str, directory: Path) -> Status:
 
 def pending(database: str, directory: Path) -> list[MigrationFile]:
     """The files that a run would apply, from their names alone: the cheapest question. Writes nothing."""
-    return plan.pending(*_look(database, directory))
+    return plan.pending(*_look(database, directory, _ASKING))
 
 
 def migrate(database: str, directory: Path, *, target: str | None = None, control: Control | None = None) -> Outcome:
@@ -102,7 +100,7 @@ def migrate(database: str, directory: Path, *, target: str | None = None, contro
     Raises the errors of `errors`: after one the migrations before the failing one are applied and recorded.
     """
     control = control or Control()
-    files, entries = _look(database, directory)
+    files, entries = _look(database, directory, control)
     todo = plan.up_to(files, plan.pending(files, entries), target)
     _warn_of_edited(files, entries, control)
     parsed = {file.filename: read(file) for file in todo}
@@ -133,7 +131,7 @@ def rollback(
     With `expected`, the filenames that a person has agreed to, raises PlanChanged when it would be others by now.
     """
     control = control or Control()
-    files, entries = _look(database, directory)
+    files, entries = _look(database, directory, control)
     done: list[Done] = []
     if plan.to_roll_back(entries, steps=steps, to=to):
         with _exclusive(database, control) as db:
@@ -155,7 +153,7 @@ def preview_rollback(
     Raises Irreversible and whatever the rollback itself would raise.
     """
     control = control or Control()
-    files, entries = _look(database, directory)
+    files, entries = _look(database, directory, control)
     if not plan.to_roll_back(entries, steps=steps, to=to):
         return Losses([], {}, {})
     with _exclusive(database, control) as db:
@@ -164,13 +162,13 @@ def preview_rollback(
         return _try_out(db, todo, control)
 
 
-def _look(database: str, directory: Path) -> tuple[list[MigrationFile], list[Entry]]:
+def _look(database: str, directory: Path, control: Control) -> tuple[list[MigrationFile], list[Entry]]:
     files = discover(directory, "sqlite")
     if not exists(database):
         return files, []
     with (
-        _asked(database),
-        closing(connect(database, readonly=True, patience=Patience(_ASKING_PATIENCE))) as db,
+        _explained(database, control),
+        closing(connect(database, readonly=True, patience=control.patience())) as db,
     ):
         return files, ledger.entries(db)
 
@@ -178,18 +176,21 @@ def _look(database: str, directory: Path) -> tuple[list[MigrationFile], list[Ent
 @contextmanager
 def _exclusive(database: str, control: Control) -> Iterator[Database]:
     """A connection that is the only one to run migrations, for as long as the context lasts."""
-    try:
-        with _asked(database), closing(connect(database, patience=control.patience())) as db, db.lock():
-            yield db
-    except Stopped:
-        raise Interrupted(signal=control.stop() or 2, what="before anything was changed") from None
+    with (
+        _explained(database, control),
+        closing(connect(database, patience=control.patience())) as db,
+        db.lock(),
+    ):
+        yield db
 
 
 @contextmanager
-def _asked(database: str) -> Iterator[None]:
+def _explained(database: str, control: Control) -> Iterator[None]:
     """Failures outside a migration's own statements are the database's."""
     try:
         yield
+    except Stopped:
+        raise Interrupted(signal=control.stop() or 2, what="before anything was changed") from None
     except StatementError as error:
         fix = "Look for what is wrong with: flask db doctor"
         raise DatabaseUnusable(database=display_name(database), cause=error, fix=fix) from error
@@ -197,28 +198,35 @@ def _asked(database: str) -> Iterator[None]:
 
 def _execute(db: Database, steps: Sequence[Step], control: Control) -> list[Done]:
     done: list[Done] = []
-    try:
-        for step in steps:
+    for step in steps:
+        execution = Execution(db, step, control)
+        try:
             control.report(Started(step.filename, step.script.direction, step.script.count))
-            done.append(Execution(db, step, control).run())
+            done.append(execution.run())
             control.report(done[-1])
-    except MigratorError as error:
-        error.done = done
-        error.state = _verified_state(db.name, None if isinstance(error, MigrationFailedHalfway) else step.filename)
-        raise
+            if step is not steps[-1]:
+                db.reset(settings=step.script.leaves_settings)
+        except MigratorError as error:
+            error.done = done
+            error.state = _verified_state(db.name, step, execution.lasting, is_recorded=len(done) > steps.index(step))
+            raise
     return done
 
 
-def _verified_state(database: str, undone: str | None) -> str:
+def _verified_state(database: str, step: Step, lasting: int, is_recorded: bool) -> str:
     """Where the database stands, read anew; empty when that cannot be told."""
     try:
-        with closing(connect(database, readonly=True, patience=Patience(_ASKING_PATIENCE))) as db:
+        with closing(connect(database, readonly=True, patience=_ASKING.patience())) as db:
             entries = ledger.entries(db)
-    except MigratorError:
+    except (MigratorError, StatementError):
         return ""
     newest = max((entry.filename for entry in entries), key=plan.version_of, default=None)
     state = f"The database is at {newest}" if newest else "The database has no migration applied"
-    return f"{state}; nothing of the failed run of {undone} remains" if undone else state
+    if is_recorded:
+        return state
+    if lasting:
+        return f"{state}, and the first {lasting} of {step.script.count} statements of {step.filename} are in effect"
+    return f"{state}; nothing of the failed run of {step.filename} remains"
 
 
 def _take_over(db: Database, files: Sequence[MigrationFile], entries: Sequence[Entry]) -> None:
@@ -239,9 +247,10 @@ def _warn_of_edited(files: Sequence[MigrationFile], entries: Sequence[Entry], co
 
 
 def _is_reversible(item: Item) -> bool:
-    if item.entry and item.entry.checksum:
-        return item.entry.keeps_down
-    return item.file is not None and read(item.file).down is not None
+    if item.entry and item.entry.keeps_down:
+        return True
+    # The file counts while it is pending, or still is what was applied.
+    return item.file is not None and item.state in ("pending", "applied") and read(item.file).down is not None
 
 
 def _down_steps(db: Database, files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[Step]:

@@ -230,7 +230,7 @@ class _Section:
         switched = _foreign_keys_pragma(statement)
         if switched is not None:
             self.foreign_keys = self.foreign_keys and switched
-        else:
+        if switched is None or not self.transaction:
             self.leaves_settings = True
         pragma = _pragma.match(statement.text)
         if pragma and self.transaction and pragma[1].lower() in _PRAGMAS_OUTSIDE_TRANSACTION and pragma[2]:

@@ -21,7 +21,10 @@ from financial_agent.migrator.databases import (
     Row,
     StatementError,
     Stopped,
+    display_name,
 )
+from financial_agent.migrator.databases import sqlite_errors as codes
+from financial_agent.migrator.databases.sqlite_foreign_keys import find_cascades, find_orphans, quoted
 from financial_agent.migrator.errors import (
     DatabaseFolderMissing,
     DatabaseLocked,
@@ -32,10 +35,6 @@ from financial_agent.migrator.errors import (
     RunLocked,
 )
 
-# Primary result codes (https://sqlite.org/rescode.html).
-_PERM, _BUSY, _READONLY, _INTERRUPT, _IOERR, _CORRUPT = 3, 5, 8, 9, 10, 11
-_FULL, _CANTOPEN, _PROTOCOL, _CONSTRAINT, _NOTADB = 13, 14, 15, 19, 26
-
 _POLL = 0.05  # seconds between two tries for a lock
 _TICK = 20_000  # virtual machine instructions between two questions whether to stop: well under 100 ms
 
@@ -44,11 +43,6 @@ _USER_OBJECTS = """\
 FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'
 AND tbl_name NOT IN ('_migrations', '_migration_history', '_litestream_seq', '_litestream_lock')"""
 
-_near = re.compile(r'near "(.*)": |unrecognized token: "(.*)"', re.DOTALL)
-_named = re.compile(
-    r"(?:no such \w+(?: \w+)?|duplicate column name|no column named|table|index|view|trigger)[: ]+(\S+)"
-)
-
 Result = TypeVar("Result")
 
 
@@ -56,8 +50,6 @@ def path_of(database: str) -> Path:
     """The file that a path or a `sqlite:///path` URL names. Raises DatabaseUnsupported."""
     path = database.removeprefix("sqlite:///")
     if path == database and re.match(r"[a-z][a-z0-9+.-]*:/", database):
-        from financial_agent.migrator.databases import display_name
-
         raise DatabaseUnsupported(database=display_name(database), why="this version runs on SQLite only")
     if path in ("", ":memory:") or path.startswith("file:"):
         why = "every connection to it would be a new, empty one" if path != "" else "it is empty"
@@ -87,52 +79,52 @@ class SqliteDatabase:
             raise DatabaseUnusable(database=self.name, cause="it is a folder", fix="Name a file with --database")
         if not self.path.parent.is_dir():
             raise DatabaseFolderMissing(database=self.name, folder=self.path.parent)
-        connection = self._open("ro" if self._readonly else "rwc")
         try:
-            if self._readonly:
-                self._wait(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), "reading")
-            else:
-                self._wait(lambda: self._configure(connection), "reading")
-        except sqlite3.OperationalError as error:
-            connection.close()
-            if self._readonly and _primary(error) in (_READONLY, _CANTOPEN):
-                # A killed run left its journal, which only a connection that may write can roll back.
-                connection = self._open("rw")
-                self._configure(connection)
-                connection.execute("PRAGMA query_only = ON")
-                return connection
+            return self._open("mode=rw" if self._readonly else "mode=rwc")
+        except sqlite3.Error as error:
+            # Only what cannot be written is opened as immutable, and only while the whole of it is in the one file.
+            # In WAL mode SQLite could not read it otherwise (https://sqlite.org/wal.html#read_only_databases).
+            wal = self.path.with_name(f"{self.path.name}-wal")
+            if self._readonly and codes.primary_code(error) == codes.CANTOPEN and not wal.exists():
+                return self._patiently(lambda: self._open("immutable=1"), "reading", "")
             raise self._unusable(error) from error
-        except BaseException as error:
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        """Open, and see that the file can be read.
+
+        A connection that only asks is opened for writing, too, though no statement of it writes: no other can roll back
+        the journal of a killed process, and no other removes the files that reading makes in WAL mode.
+        """
+        # No statement cache: a cached statement of megabytes would stay in memory.
+        uri = f"{self.path.absolute().as_uri()}?{mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_POLL, cached_statements=0)
+        try:
+            connection.set_progress_handler(lambda: self._patience.stop(""), _TICK)
+            self._wait(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), "reading")
+            connection.execute("PRAGMA foreign_keys = ON")
+            # FULL does not sync the unlinking of the journal: after a power loss a commit that was
+            # reported as done could be rolled back (https://sqlite.org/pragma.html#pragma_synchronous).
+            connection.execute("PRAGMA synchronous = EXTRA")
+            if self._readonly:
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
             connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise self._unusable(error) from error
             raise
         return connection
 
-    def _open(self, mode: str) -> sqlite3.Connection:
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        try:
-            # No statement cache: a cached statement of megabytes would stay in memory.
-            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_POLL, cached_statements=0)
-        except sqlite3.OperationalError as error:
-            raise self._unusable(error) from error
-        connection.set_progress_handler(lambda: self._patience.stop(""), _TICK)
-        return connection
-
-    def _configure(self, connection: sqlite3.Connection) -> None:
-        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        connection.execute("PRAGMA foreign_keys = ON")
-        # FULL does not sync the unlinking of the journal: after a power loss a commit that was
-        # reported as done could be rolled back (https://sqlite.org/pragma.html#pragma_synchronous).
-        connection.execute("PRAGMA synchronous = EXTRA")
-
-    def _unusable(self, error: sqlite3.Error) -> MigratorError:
-        match _primary(error):
-            case code if code == _NOTADB:
+    def _unusable(self, error: sqlite3.Error) -> Exception:
+        """What an error says that comes from the file, not from a statement."""
+        match codes.primary_code(error):
+            case codes.INTERRUPT:
+                return Stopped()
+            case codes.NOTADB:
                 cause, fix = "it is not a SQLite database", f"Look at it with: file {self.name}"
-            case code if code == _CORRUPT:
+            case codes.CORRUPT:
                 cause, fix = str(error), f"Restore a backup, or try: sqlite3 {self.name} .recover"
-            case code if code == _READONLY:
+            case codes.READONLY if codes.extended_code(error) == codes.READONLY_ROLLBACK:
+                cause = "a killed process left a journal, and who may not write cannot roll it back"
+                fix = "Run the command as a user who may write to the file and its folder"
+            case codes.READONLY:
                 return DatabaseReadOnly(database=self.name, folder=self.path.parent, cause=str(error))
             case _:
                 cause, fix = str(error), f"ls -ld {self.name} {self.path.parent}"
@@ -166,52 +158,17 @@ class SqliteDatabase:
         return {name: self.columns(name) for (name,) in names}
 
     def count(self, table: str, column: str = "") -> int:
-        return int(self.query(f"SELECT count({_quoted(column) if column else '*'}) FROM {_quoted(table)}")[0][0])
+        return int(self.query(f"SELECT count({quoted(column) if column else '*'}) FROM {quoted(table)}")[0][0])
 
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
     def orphans(self) -> Counter[Orphan]:
-        found: Counter[Orphan] = Counter()
-        for (table,) in self.query("SELECT name FROM sqlite_schema WHERE type = 'table'"):
-            try:
-                rows = self.query("SELECT rowid, parent, fkid FROM pragma_foreign_key_check(?)", (table,))
-            except StatementError:  # "foreign key mismatch": the parent has no unique key that fits
-                found[Orphan(table, "a parent without the referenced key", None)] += 1
-                continue
-            keys = {fkid: self._key_query(table, fkid) for fkid in {fkid for _, _, fkid in rows}}
-            for rowid, parent, fkid in rows:
-                # A rebuild may renumber rows, so the key's values tell them apart; WITHOUT ROWID tables are counted.
-                key = None if rowid is None else self.query(keys[fkid], (rowid,))[0]
-                found[Orphan(table, parent, key)] += 1
-        return found
-
-    def _key_query(self, table: str, fkid: int) -> str:
-        sql = 'SELECT "from" FROM pragma_foreign_key_list(?) WHERE id = ? ORDER BY seq'
-        columns = ", ".join(_quoted(name) for (name,) in self.query(sql, (table, fkid)))
-        return f"SELECT {columns} FROM {_quoted(table)} WHERE rowid = ?"
+        return find_orphans(self.query)
 
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
-        dropped, changed = "", set[str]()
-
-        def note(action: int, name: str | None, _column: str | None, _schema: str | None, _by: str | None) -> int:
-            nonlocal dropped
-            if action in (sqlite3.SQLITE_DROP_TABLE, sqlite3.SQLITE_DROP_TEMP_TABLE):
-                dropped = name or ""
-            elif action in (sqlite3.SQLITE_DELETE, sqlite3.SQLITE_UPDATE) and name:
-                changed.add(name)
-            return sqlite3.SQLITE_OK
-
-        # While it prepares a DROP TABLE, SQLite asks leave for each table that foreign key actions would change.
-        self._connection.set_authorizer(note)
-        try:
-            self._connection.execute(f"EXPLAIN {drop_table}").fetchall()
-        except sqlite3.Error:
-            return "", []  # running it will tell why
-        finally:
-            self._connection.set_authorizer(None)
-        return dropped, sorted(name for name in changed - {dropped} if not name.startswith("sqlite_"))
+        return find_cascades(self._connection, drop_table)
 
     # Changing.
 
@@ -221,7 +178,7 @@ class SqliteDatabase:
             # An error can come with any row, so all are fetched.
             deque(self._connection.execute(sql, parameters), maxlen=0)
         except sqlite3.Error as error:
-            if _primary(error) not in (_BUSY, _PROTOCOL):
+            if not codes.is_busy(error):
                 raise self._failure(error, sql) from error
             self._patiently(lambda: deque(self._connection.execute(sql, parameters), maxlen=0), "writing", sql)
         return self._connection.total_changes - before
@@ -250,8 +207,9 @@ class SqliteDatabase:
             self._patiently(lambda: self._connection.execute("COMMIT"), "committing", "COMMIT")
         except StatementError:
             # A deferred foreign key fails only here, and leaves the transaction open.
-            if self._connection.in_transaction and (orphans := self.orphans()):
-                raise OrphansLeft(orphans) from None
+            if self.in_transaction and (after := self.orphans()):
+                self._rollback()
+                raise OrphansLeft(after - self.orphans()) from None
             raise
 
     def _rollback(self) -> None:
@@ -312,7 +270,7 @@ class SqliteDatabase:
             try:
                 return attempt()
             except sqlite3.OperationalError as error:
-                if _primary(error) not in (_BUSY, _PROTOCOL):
+                if not codes.is_busy(error):
                     raise
             if time.monotonic() > deadline:
                 raise busy or DatabaseLocked(database=self.name, seconds=self._patience.seconds, purpose=purpose)
@@ -321,44 +279,16 @@ class SqliteDatabase:
             time.sleep(_POLL)
 
     def _failure(self, error: sqlite3.Error, sql: str) -> Exception:
-        match _primary(error):
-            case code if code == _INTERRUPT:
+        match codes.primary_code(error):
+            case codes.INTERRUPT:
                 return Stopped()
-            case code if code == _FULL:
+            case codes.FULL:
                 return OutOfSpace(str(error))
-            case code if code in (_READONLY, _CANTOPEN, _NOTADB, _CORRUPT) and not self._connection.in_transaction:
+            case codes.READONLY | codes.CANTOPEN | codes.NOTADB | codes.CORRUPT if not self.in_transaction:
                 return self._unusable(error)
         if isinstance(error, sqlite3.ProgrammingError) and "binding" in str(error):
             return StatementError("a parameter (?, :name, @name or $name) has no value in a migration")
-        return StatementError(str(error), self._offset(sql, str(error)))
-
-    def _offset(self, sql: str, message: str) -> int | None:
-        """Where in a statement its error is. Python tells only the token. A parser that stops at the first error stops
-        there for every longer prefix too, so the token's guilty occurrence is found by bisection."""
-        if near := _near.search(message):
-            token = near[1] or near[2] or ""
-            places = [match.start() for match in re.finditer(_whole(token), sql)] if token else []
-            low, high = 0, len(places)
-            while low < high:
-                middle = (low + high) // 2
-                if self._fails_alike(sql[: places[middle] + len(token)], message):
-                    high = middle
-                else:
-                    low = middle + 1
-            return places[low] if low < len(places) else None
-        if message == "incomplete input":
-            return max(len(sql.rstrip("; \t\r\n")) - 1, 0)
-        if named := _named.search(message):
-            places = [match.start() for match in re.finditer(_whole(named[1].split(".")[-1]), sql, re.IGNORECASE)]
-            return places[0] if len(places) == 1 else None
-        return None
-
-    def _fails_alike(self, prefix: str, message: str) -> bool:
-        try:
-            self._connection.execute(f"EXPLAIN {prefix}").close()
-        except sqlite3.Error as error:
-            return str(error) == message
-        return False
+        return StatementError(str(error), codes.find_offset(self._connection, sql, str(error)))
 
 
 class _Scratch(SqliteDatabase):
@@ -379,19 +309,3 @@ class _Scratch(SqliteDatabase):
                 continue
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
-
-
-def _primary(error: BaseException) -> int:
-    """An error's primary result code; 0 when it is Python's own."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _whole(token: str) -> str:
-    """A pattern for a token that is not part of a longer word."""
-    head = r"(?<![\w$])" if re.match(r"\w", token) else ""
-    tail = r"(?![\w$])" if re.search(r"\w$", token) else ""
-    return head + re.escape(token) + tail

@@ -1,0 +1,78 @@
+"""SQLite's result codes, and the place in a statement that an error message speaks of."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+# Primary result codes (https://sqlite.org/rescode.html), as names that `match` can compare with.
+BUSY = sqlite3.SQLITE_BUSY
+CANTOPEN = sqlite3.SQLITE_CANTOPEN
+CORRUPT = sqlite3.SQLITE_CORRUPT
+FULL = sqlite3.SQLITE_FULL
+INTERRUPT = sqlite3.SQLITE_INTERRUPT
+NOTADB = sqlite3.SQLITE_NOTADB
+PROTOCOL = sqlite3.SQLITE_PROTOCOL  # a race for a lock in WAL mode
+READONLY = sqlite3.SQLITE_READONLY
+READONLY_ROLLBACK = sqlite3.SQLITE_READONLY_ROLLBACK
+
+_near = re.compile(r'near "(.*)": |unrecognized token: "(.*)"', re.DOTALL)
+_named = re.compile(
+    r"(?:no such \w+(?: \w+)?|duplicate column name|no column named|table|index|view|trigger)[: ]+(\S+)"
+)
+
+
+def primary_code(error: BaseException) -> int:
+    """An error's primary result code; 0 when it is Python's own."""
+    return extended_code(error) & 0xFF
+
+
+def extended_code(error: BaseException) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0))
+
+
+def is_busy(error: BaseException) -> bool:
+    return primary_code(error) in (BUSY, PROTOCOL)
+
+
+def find_offset(connection: sqlite3.Connection, sql: str, message: str) -> int | None:
+    """The character of a statement at which its error is; None when that cannot be told.
+
+    Python tells only the token (`near "FORM"`). A parser that stops at the first error stops there for every longer
+    beginning of the statement, too, so bisection finds the guilty occurrence. EXPLAIN parses and runs nothing.
+    """
+    if near := _near.search(message):
+        return _find_token(connection, sql, near[1] or near[2] or "", message)
+    if message == "incomplete input":
+        return max(len(sql.rstrip("; \t\r\n")) - 1, 0)
+    if named := _named.search(message):
+        places = [match.start() for match in re.finditer(_whole(named[1].split(".")[-1]), sql, re.IGNORECASE)]
+        return places[0] if len(places) == 1 else None
+    return None
+
+
+def _find_token(connection: sqlite3.Connection, sql: str, token: str, message: str) -> int | None:
+    places = [match.start() for match in re.finditer(_whole(token), sql)] if token else []
+    low, high = 0, len(places)
+    while low < high:
+        middle = (low + high) // 2
+        if _fails_alike(connection, sql[: places[middle] + len(token)], message):
+            high = middle
+        else:
+            low = middle + 1
+    return places[low] if low < len(places) else None
+
+
+def _fails_alike(connection: sqlite3.Connection, beginning: str, message: str) -> bool:
+    try:
+        connection.execute(f"EXPLAIN {beginning}").close()
+    except sqlite3.Error as error:
+        return str(error) == message
+    return False
+
+
+def _whole(token: str) -> str:
+    """A pattern for a token that is not part of a longer word."""
+    head = r"(?<![\w$])" if re.match(r"\w", token) else ""
+    tail = r"(?![\w$])" if re.search(r"\w$", token) else ""
+    return head + re.escape(token) + tail
