@@ -37,11 +37,13 @@ class Directive(NamedTuple):
 
 
 # SQLite's white space. A vertical tab counts only behind other white space, a byte order mark only before a token.
-_SPACE = r"[ \t\n\f\r\ufeff][ \t\n\v\f\r]*+"
+_SPACE = r"[ \t\n\f\r][ \t\n\v\f\r]*+|\ufeff"
 _DIRECTIVE = r"--[ \t]*+(?i:migrate)[ \t]*+:"
 # `--` ends at a line feed and nowhere else: a lone carriage return belongs to the comment.
 COMMENT = rf"(?!{_DIRECTIVE})--[^\n]*+|/\*(?:[^*]++|\*(?!/))*+\*/"
 TRIVIA = rf"(?:{_SPACE}|{COMMENT})*+"
+# Every character beyond ASCII belongs to names, odd spaces included.
+WORD = r"[\w$\x80-\U0010ffff]"
 
 _skip = re.compile(TRIVIA)
 # Everything up to a semicolon, a directive, or a quote or comment that is not closed in the text at hand.
@@ -49,19 +51,19 @@ _piece = re.compile(
     rf"""(?:[^;'"`\[\-/]++|'(?:[^']++|'')*+'|"(?:[^"]++|"")*+"|`(?:[^`]++|``)*+`|\[[^\]]*+\]"""
     rf"""|{COMMENT}|-(?!-)|/(?!\*))*+"""
 )
-_word = re.compile(r"[A-Za-z_]++")
+_word = re.compile(rf"[A-Za-z_]{WORD}*+")
+_GAP = rf"(?!{WORD}){TRIVIA}"
 _trigger = re.compile(
-    rf"(?:EXPLAIN{TRIVIA}(?:QUERY{TRIVIA}PLAN{TRIVIA})?)?CREATE{TRIVIA}(?:TEMP(?:ORARY)?{TRIVIA})?TRIGGER\b",
+    rf"(?:EXPLAIN{_GAP}(?:QUERY{_GAP}PLAN{_GAP})?)?CREATE{_GAP}(?:TEMP(?:ORARY)?{_GAP})?TRIGGER(?!{WORD})",
     re.IGNORECASE,
 )
-_trigger_end = re.compile(rf"{TRIVIA}END{TRIVIA}", re.IGNORECASE)
+_trigger_end = re.compile(rf"{TRIVIA}END{_GAP}", re.IGNORECASE)
 _directive = re.compile(rf"{_DIRECTIVE}[ \t]*+([^\n]*+)")
-# What other tools, or a slip of the hand, write for a section's start. Read as a comment it would turn the
-# undoing half of a file into live SQL.
+# A comment that is nearly a section's start.
 _stray_marker = re.compile(
-    r"^[ \t]*--[ \t]*(?:\+[ \t]*\w+|migrat\w*|dbmate)[ \t]*[:\-]?[ \t]*(up|down)[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
+    r"^[ \t]*--[^\w\n]*([a-z]+)[^a-z\n]+(up|down)\b[^\w\n]*(?:\w*transaction\b.*)?$", re.IGNORECASE | re.MULTILINE
 )
+_MARKER_WORDS = ("migrate", "migration", "dbmate", "goose")
 _openers = {
     "'": ("string", "'"),
     '"': ("name", '"'),
@@ -132,8 +134,8 @@ def lex(chunks: Iterable[str], path: str) -> Iterator[Statement | Directive]:
     while True:
         end = _match_end(_skip, text)
         trivia = text.buffer[text.at : end]
-        if "--" in trivia and (stray := _stray_marker.search(trivia)):
-            _refuse_stray_marker(text, stray)
+        if "--" in trivia:
+            _refuse_stray_markers(text, trivia)
         text.advance(end)
         if text.at == len(text.buffer):
             return
@@ -218,10 +220,13 @@ def _refuse_unterminated(text: _Text) -> NoReturn:
     raise Unterminated(location=text.location(), what=what, closer=closer)
 
 
-def _refuse_stray_marker(text: _Text, stray: re.Match[str]) -> NoReturn:
-    text.advance(text.at + stray.start(1))
-    raise DirectiveUnknown(
-        location=text.location(),
-        word=stray[0].strip(),
-        fix=f"Write it as: -- migrate:{stray[1].lower()}",
-    )
+def _refuse_stray_markers(text: _Text, trivia: str) -> None:
+    """What other tools, or a slip of the hand, write for a section's start. Read as a comment it would turn the undoing
+    half of a file into live SQL."""
+    for stray in _stray_marker.finditer(trivia):
+        import difflib  # only here: it would cost every start-up
+
+        if difflib.get_close_matches(stray[1].lower(), _MARKER_WORDS, n=1, cutoff=0.75):
+            text.advance(text.at + stray.start(2))
+            fix = f"Write it as: -- migrate:{stray[2].lower()}"
+            raise DirectiveUnknown(location=text.location(), word=stray[0].strip(), fix=fix)

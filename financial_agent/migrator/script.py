@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +22,7 @@ from financial_agent.migrator.errors import (
     SectionsInvalid,
     TransactionControl,
 )
-from financial_agent.migrator.lexer import COMMENT, TRIVIA, Directive, Statement, lex
+from financial_agent.migrator.lexer import COMMENT, TRIVIA, WORD, Directive, Statement, lex
 from financial_agent.migrator.source import FileSource, Source, StoredSource, decode, hashed, normalised
 
 Direction = Literal["up", "down"]
@@ -38,11 +40,12 @@ _ARGUMENTS = {
     "allow": {"attach", "cascade"},
 }
 
+_QUOTE = r"['\"`\[\]]?"
 _pragma = re.compile(
-    rf"PRAGMA{TRIVIA}(?:\w+{TRIVIA}\.{TRIVIA})?(\w+){TRIVIA}(?:[=(]{TRIVIA}['\"]?([\w-]+))?", re.IGNORECASE
+    rf"PRAGMA{TRIVIA}(?:{_QUOTE}\w+{_QUOTE}{TRIVIA}\.{TRIVIA})?{_QUOTE}(\w+){_QUOTE}{TRIVIA}([=(])?", re.IGNORECASE
 )
 _drop_table = re.compile(rf"DROP{TRIVIA}TABLE\b", re.IGNORECASE)
-_name = re.compile(rf"{COMMENT}|'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|`([^`]*)`|\[([^\]]*)\]|([\w$]+)")
+_name = re.compile(rf"{COMMENT}|'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|`([^`]*)`|\[([^\]]*)\]|({WORD}+)")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ class Script:
 
     def text(self) -> str:
         """The section as a text of its own that `parse_stored` takes, its lines numbered as in the file."""
-        directives = [f"-- migrate:allow {word}\n" for word in sorted(self.allow)]
+        if self.start == 0:  # nothing stands above it
+            return _slice(self.source.chunks(), 0, self.end)
+        directives = [f"-- migrate:allow {' '.join(sorted(self.allow))}\n"] if self.allow else []
         if not self.foreign_keys:
             directives.append("-- migrate:foreign_keys off\n")
         padding = "\n" * (self.line - 1 - len(directives))
@@ -129,7 +134,10 @@ def read(file: MigrationFile) -> Migration:
 def parse_stored(text: str, name: str, direction: Direction) -> Script:
     """The script that `Script.text` wrote. Raises the FA2xx errors when it was tampered with."""
     source = StoredSource(name, text)
-    return _parse(source.chunks(), name, stored=True)[direction].script(source, direction)
+    section = _parse(source.chunks(), name, stored=True)[direction]
+    if section.count == 0:
+        raise SectionEmpty(location=Location(name, section.line))
+    return section.script(source, direction)
 
 
 class _Section:
@@ -144,6 +152,7 @@ class _Section:
         self.transaction = True
         self.foreign_keys = True
         self.allow: set[str] = set()
+        self.empty = True
         self.count = 0
         self.drops_table = False
         self.leaves_settings = False
@@ -182,6 +191,7 @@ class _Section:
 
     def add(self, statement: Statement) -> None:
         """Take a statement in, or refuse it."""
+        self.empty = False
         keyword = statement.keyword
         if "_migration" in statement.text.lower():
             self._refuse_ledger(statement)
@@ -233,8 +243,10 @@ class _Section:
         if switched is None or not self.transaction:
             self.leaves_settings = True
         pragma = _pragma.match(statement.text)
-        if pragma and self.transaction and pragma[1].lower() in _PRAGMAS_OUTSIDE_TRANSACTION and pragma[2]:
-            what = f"PRAGMA {pragma[1].lower()}"
+        name = pragma[1].lower() if pragma else ""
+        asks = pragma is not None and not pragma[2] and name != "wal_checkpoint"
+        if self.transaction and name in _PRAGMAS_OUTSIDE_TRANSACTION and not asks:
+            what = f"PRAGMA {name}"
             raise NeedsNoTransaction(location=self._at(statement), what=what, section=self.direction)
 
     def _refuse_ledger(self, statement: Statement) -> None:
@@ -270,7 +282,7 @@ def _parse(chunks: Iterable[str], name: str, stored: bool = False) -> dict[str, 
             for each in (current,) if up.marked or down.marked else (up, down):
                 each.configure(item)
             continue
-        if section == "up" and (up.count or down.marked):
+        if section == "up" and not up.marked and not up.empty:
             problem = "the up section must come first, with no statement before it"
             raise SectionsInvalid(location=_place(name, item), problem=problem, fix="Move -- migrate:up to the top")
         if section == "down" and not up.marked and not stored:
@@ -310,13 +322,19 @@ def _section(directive: Directive) -> Direction | None:
 
 
 def _foreign_keys_pragma(statement: Statement) -> bool | None:
-    """What a `PRAGMA foreign_keys = …` switches to; None for every other statement."""
-    if statement.keyword != "PRAGMA":
+    """What a `PRAGMA foreign_keys = …` switches to, in SQLite's own judgement; None for every other statement."""
+    if statement.keyword != "PRAGMA" or "foreign_keys" not in statement.text.lower():
         return None
-    pragma = _pragma.match(statement.text)
-    if not pragma or pragma[1].lower() != "foreign_keys" or not pragma[2]:
-        return None
-    return pragma[2].lower() in ("on", "true", "yes", "1")
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
+        switched = set()
+        for before in ("ON", "OFF"):
+            scratch.execute(f"PRAGMA foreign_keys = {before}")
+            try:
+                scratch.execute(statement.text)
+            except sqlite3.Error:
+                return None  # the run will tell
+            switched |= set(scratch.execute("PRAGMA foreign_keys").fetchall())
+    return switched == {(1,)} if len(switched) == 1 else None
 
 
 def _place(name: str, directive: Directive) -> Location:
