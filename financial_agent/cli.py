@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from flask.cli import AppGroup, FlaskGroup, NoAppException, ScriptInfo
@@ -17,19 +21,35 @@ from financial_agent import cli_render, config
 from financial_agent.cli_progress import Printer
 from financial_agent.config import Settings
 from financial_agent.migrator import discovery, runner
+from financial_agent.migrator import repair as repairs
 from financial_agent.migrator.control import Control, stop_on_signals
-from financial_agent.migrator.errors import ConfirmationNeeded, Interrupted, MigratorError
+from financial_agent.migrator.databases import display_name
+from financial_agent.migrator.errors import ConfirmationNeeded, Declined, Interrupted, MigratorError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# Flask lets any option be set by FLASK_DB_<COMMAND>_<OPTION>. Consent (--yes) must not come from there, nor should the
+# database come from two variables.
+_option = partial(click.option, allow_from_autoenv=False)
 
 
 class DatabaseGroup(AppGroup):
     """Turns the engine's errors into text or JSON, and into exit codes, for all of its commands."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["db.json"] = "--json" in args
-        ctx.meta["db.command"] = next((word for word in args if not word.startswith("-")), "")
-        return super().parse_args(ctx, args)
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        meta = {"db.json": "--json" in args, "db.command": next((word for word in args if word[:1] != "-"), "")}
+        try:
+            ctx = super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            if parent is None or not meta["db.json"]:
+                raise
+            parent.meta.update(meta)
+            self._refuse_usage(parent, error)
+        ctx.meta.update(meta)
+        return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.color = _wants_colour()
@@ -45,8 +65,11 @@ class DatabaseGroup(AppGroup):
         except click.UsageError as error:
             if not ctx.meta["db.json"]:
                 raise
-            _emit_json(ctx, error.exit_code, [], [cli_render.note_json("error", error.format_message())])
-            ctx.exit(error.exit_code)
+            self._refuse_usage(ctx, error)
+
+    def _refuse_usage(self, ctx: click.Context, error: click.UsageError) -> NoReturn:
+        _emit_json(ctx, error.exit_code, [], [cli_render.note_json("error", error.format_message())])
+        ctx.exit(error.exit_code)
 
 
 @click.group(cls=DatabaseGroup)
@@ -57,18 +80,25 @@ def db() -> None:
 def _options(command: Command) -> Command:
     """The options that every command shares."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option("--directory", type=click.Path(), help="The folder of the migrations."),
-        click.option("--database", help="A SQLite file, or sqlite:///PATH."),
+        _option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        _option("--directory", type=click.Path(), help="The folder of the migrations."),
+        _option("--database", help="A SQLite file, or sqlite:///PATH."),
     ):
         command = option(command)
     return command
 
 
-_wait = click.option(
+def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter("a number of seconds is expected")
+    return value
+
+
+_wait = _option(
     "--wait",
     type=click.FloatRange(min=0),
     default=30.0,
+    callback=_finite,
     show_default=True,
     metavar="SECONDS",
     help="How long to wait for another run, or for another process's lock.",
@@ -77,7 +107,7 @@ _wait = click.option(
 
 @db.command(with_appcontext=False)
 @_options
-@click.option("--exit-code", is_flag=True, help="Exit with 1 unless every migration is applied as its file says.")
+@_option("--exit-code", is_flag=True, help="Exit with 1 unless every migration is applied as its file says.")
 @click.pass_context
 def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
     """Show every migration and whether it is applied. Writes nothing."""
@@ -96,13 +126,14 @@ def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
 @click.argument("target", required=False)
 @_options
 @_wait
-@click.option("-m", "--message", hidden=True)
+@_option("-m", "--message", hidden=True)
 @click.pass_context
 def migrate(ctx: click.Context, /, target: str | None, wait: float, message: str | None, **options: Any) -> None:
     """Apply what is pending, up to TARGET: a number, or a part of a name."""
     if message is not None:
         raise click.UsageError(
-            f"Here `migrate` applies migrations, and nothing was done. To write a new one: flask db new {message!r}"
+            "Here `migrate` applies migrations, and nothing was done. "
+            f"To write a new one: flask db new {shlex.quote(message)}"
         )
     settings = _settings(ctx, **options)
     config.prepare_instance(settings, Path(ctx.meta["db.instance"]))
@@ -114,9 +145,9 @@ def migrate(ctx: click.Context, /, target: str | None, wait: float, message: str
 @db.command(with_appcontext=False)
 @_options
 @_wait
-@click.option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many to undo.")
-@click.option("--to", metavar="TARGET", help="Undo all that are newer than TARGET; 0 undoes everything.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@_option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many to undo.")
+@_option("--to", metavar="TARGET", help="Undo all that are newer than TARGET; 0 undoes everything.")
+@_option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def rollback(ctx: click.Context, /, steps: int, to: str | None, yes: bool, wait: float, **options: Any) -> None:
     """Undo the migrations that were applied last, with their down sections."""
@@ -154,6 +185,40 @@ def new(ctx: click.Context, /, name: tuple[str, ...], **options: Any) -> None:
 
 
 @db.command(with_appcontext=False)
+@click.argument("target")
+@_options
+@_wait
+@click.pass_context
+def baseline(ctx: click.Context, /, target: str, wait: float, **options: Any) -> None:
+    """Record every migration up to TARGET as applied, without running it: for a database made by other means."""
+    settings = _settings(ctx, **options)
+    with _control(ctx, wait) as control:
+        names = repairs.baseline(settings.database, settings.directory, target, control)
+    _emit_recorded(ctx, [f"Recorded {name} as applied" for name in names], names)
+
+
+@db.command(with_appcontext=False)
+@click.argument("target")
+@_options
+@_wait
+@_option("--reason", required=True, help="Why; it is kept in the history.")
+@click.pass_context
+def repair(ctx: click.Context, /, target: str, reason: str, wait: float, **options: Any) -> None:
+    """Accept the file of an applied migration as it is now, without running it."""
+    settings = _settings(ctx, **options)
+    with _control(ctx, wait) as control:
+        name = repairs.repair(settings.database, settings.directory, target, reason, control)
+    _emit_recorded(ctx, [f"Recorded {name} as it is now"], [name])
+
+
+def _emit_recorded(ctx: click.Context, lines: list[str], names: list[str]) -> None:
+    if ctx.meta["db.json"]:
+        _emit_json(ctx, 0, [{"filename": name, "state": "applied"} for name in names], _notes(ctx))
+    else:
+        click.echo("\n".join(lines))
+
+
+@db.command(with_appcontext=False)
 @_options
 @click.pass_context
 def doctor(ctx: click.Context, /, **options: Any) -> None:
@@ -187,13 +252,13 @@ def upgrade(ctx: click.Context, /, target: str, **options: Any) -> None:
 @click.argument("target", default="-1")
 @_options
 @_wait
-@click.option("--yes", is_flag=True)
+@_option("--yes", is_flag=True)
 @click.pass_context
 def downgrade(ctx: click.Context, /, target: str, yes: bool, wait: float, **options: Any) -> None:
     """The same as `rollback`: `-1` is one step, `base` everything, any other word is its `--to`."""
     settings = _settings(ctx, **options)
     if target.startswith("-"):
-        if not target[1:].isdecimal() or int(target) == 0:
+        if not re.fullmatch(r"-[1-9][0-9]{0,8}", target):
             raise click.UsageError(f"{target!r} is no number of steps; -1 is one.")
         _rollback(ctx, -int(target), None, yes, wait, settings)
     else:
@@ -202,14 +267,15 @@ def downgrade(ctx: click.Context, /, target: str, yes: bool, wait: float, **opti
 
 @db.command("revision", hidden=True, with_appcontext=False)
 @_options
-@click.option("-m", "--message", required=True)
+@_option("-m", "--message", required=True)
 @click.pass_context
 def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
     """The same as `new`."""
     ctx.invoke(new, name=(message,), **options)
 
 
-db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))
+for _alias, _command in (("current", status), ("stamp", baseline)):
+    db.add_command(click.Command(_alias, callback=_command.callback, params=_command.params, hidden=True))
 
 
 # What the commands share.
@@ -225,7 +291,7 @@ def _settings(ctx: click.Context, database: str | None, directory: str | None, *
         settings.database if database is None else config.database(database, here),
         settings.directory if directory is None else config.directory(directory, here),
     )
-    ctx.meta["db.database"] = settings.database
+    ctx.meta["db.database"] = display_name(settings.database)
     return settings
 
 
@@ -237,11 +303,18 @@ def _configuration(ctx: click.Context) -> tuple[dict[str, Any], Path]:
     except MigratorError:
         raise
     except (Exception, SystemExit) as error:  # whatever the application's own code raises
-        reason = error.message if isinstance(error, NoAppException) else f"{type(error).__name__}: {error}"
-        _warn(ctx, f"the application did not load ({reason.strip()}), so its instance configuration alone is used")
+        _warn(ctx, f"the application did not load ({_reason(error)}), so its instance configuration alone is used")
         return config.load(config.instance_path()), config.instance_path()
     ctx.with_resource(app.app_context())
     return dict(app.config), Path(app.instance_path)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error.__cause__, MigratorError):
+        return error.__cause__.message
+    if isinstance(error, NoAppException):
+        return error.message.strip().splitlines()[-1]  # an import error brings its whole traceback
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager
@@ -260,7 +333,7 @@ def _confirm(question: str) -> None:
     except click.Abort:
         raise Interrupted(what="before anything was changed") from None
     if not agreed:
-        raise ConfirmationNeeded(action="This rollback", fix="Nothing was changed")
+        raise Declined
 
 
 def _emit_outcome(ctx: click.Context, outcome: runner.Outcome) -> None:

@@ -73,7 +73,7 @@ class Printer:
             self._waiting_for, self._since = purpose, now
         elif self._since and now - self._since > _PATIENCE:
             self._since = 0.0
-            self._line(f"Waiting for a lock ({purpose}) …", err=True)
+            self._line(f"Waiting {purpose} …", err=True)
 
     def _draw(self) -> None:
         now = time.monotonic()

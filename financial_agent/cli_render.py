@@ -5,6 +5,7 @@ Pure functions from values to text, without Click, because the plain runner show
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,12 @@ def error_text(error: MigratorError) -> str:
     if error.state:
         lines.append(f"State: {error.state}.")
     lines += [f"Next:  {line}" if at == 0 else f"       {line}" for at, line in enumerate(error.hint.splitlines())]
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(line: str) -> str:
+    """A file's name may hold what a terminal would obey."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
 def _excerpt(line: str, column: int | None) -> list[str]:
@@ -36,7 +42,14 @@ def _excerpt(line: str, column: int | None) -> list[str]:
     line = "".join(" " if character in "\t\r\f\v" else character for character in line)
     start = max(column - 1 - _WIDTH // 2, 0) if len(line) > _WIDTH else 0
     shown = line[start : start + _WIDTH].rstrip()
-    return [f"    {shown}", "    " + " " * (column - 1 - start) + "^"]
+    return [f"    {shown}", "    " + " " * sum(map(_cells, line[start : column - 1])) + "^"]
+
+
+def _cells(character: str) -> int:
+    """How wide a terminal draws a character."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def status_text(status: Status) -> str:

@@ -70,7 +70,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         exec(compile(path.read_bytes(), path, "exec"), settings)
     except FileNotFoundError:
         return {}
-    except Exception as error:  # it is a program: it can fail in any way
+    except (Exception, SystemExit) as error:  # it is a program: it can fail in any way
         line = getattr(error, "lineno", None) or _line_in(path, error)
         raise ConfigurationInvalid(
             setting=f"{path}:{line}" if line else str(path),
@@ -80,7 +80,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name.isupper()}
 
 
-def _line_in(path: Path, error: Exception) -> int | None:
+def _line_in(path: Path, error: BaseException) -> int | None:
     trace, line = error.__traceback__, None
     while trace:
         if trace.tb_frame.f_code.co_filename == str(path):
@@ -111,7 +111,7 @@ def database(value: object, base: Path) -> str:
     path = text.removeprefix("sqlite:///")
     if "://" in path or path.startswith((":", "file:")):
         return text
-    return str(base / Path(path).expanduser())
+    return str(base / os.path.expanduser(path))
 
 
 def directory(value: object, base: Path) -> Path:
@@ -119,7 +119,7 @@ def directory(value: object, base: Path) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         fix = 'Set it to a folder, as in MIGRATIONS = "/srv/app/migrations"'
         raise ConfigurationInvalid(setting="MIGRATIONS", problem=f"is {value!r}, not a folder", fix=fix)
-    return base / Path(value).expanduser()
+    return base / os.path.expanduser(value)
 
 
 def on_startup(value: object) -> bool | Literal["check"]:

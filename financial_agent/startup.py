@@ -28,16 +28,18 @@ log = logging.getLogger("financial_agent.migrator")
 def serve() -> Flask:
     """The application, its database prepared; or the end of the process, with the reason on standard error.
 
-    Gunicorn stops its other workers, too, for the exit codes 3 and 4 (failed, refused); for 5 (busy) it tries again.
+    `flask --app wsgi db …` loads `wsgi.py`, too, and prepares nothing.
     """
     from financial_agent import create_app
 
     try:
         app = create_app()
-        prepare(app)
+        if click.get_current_context(silent=True) is None:
+            prepare(app)
     except MigratorError as error:
         click.echo(cli_render.error_text(error), err=True)
-        sys.exit(error.exit_code)
+        # Gunicorn stops as a whole for 3 and 4 and starts a worker anew for others: right for 5 (busy) alone.
+        sys.exit(4 if error.exit_code == 2 else error.exit_code)
     return app
 
 

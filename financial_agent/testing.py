@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def migrations_directory() -> Path:
 def migrated_template(tmp_path_factory: pytest.TempPathFactory, migrations_directory: Path) -> Callable[..., Path]:
     """A function that gives a migrated database to copy: `migrated_template(target=None)`.
 
-    Its name holds the checksums of the migrations, and it is renamed into place when it is complete, so workers that
-    make it at the same time do not disturb each other.
+    Its name holds the checksums of the migrations. Workers that make it at the same time wait for each other, as all
+    runs do.
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -48,13 +49,10 @@ def migrated_template(tmp_path_factory: pytest.TempPathFactory, migrations_direc
 
     def template(target: str | None = None) -> Path:
         path = shared / f"template-{digest.hexdigest()[:16]}-{target or 'newest'}.db"
-        if not path.exists():
-            making = tmp_path_factory.mktemp("template") / "template.db"
-            runner.migrate(str(making), migrations_directory, target=target)
-            os.replace(making, path)
+        runner.migrate(str(path), migrations_directory, target=target)
         return path
 
-    return template
+    return cache(template)
 
 
 @pytest.fixture

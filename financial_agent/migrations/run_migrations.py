@@ -8,6 +8,7 @@ they are given. The exit codes are those of `flask db migrate`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -42,8 +43,16 @@ def main() -> int:
     except MigratorError as error:
         print(cli_render.error_text(error), file=sys.stderr)
         return error.exit_code
-    print(cli_render.outcome_text(outcome))
+    _say(cli_render.outcome_text(outcome))
     return 0
+
+
+def _say(text: str) -> None:
+    """Print a result. A reader that went away (`| head`) must not stop a run."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _settings(database: str | None, directory: str | None) -> config.Settings:
@@ -75,7 +84,10 @@ def _load_dotenv() -> None:
             raise ConfigurationInvalid(
                 setting=str(path), problem="cannot be read without python-dotenv", fix=fix
             ) from None
-        load_dotenv(path)
+        try:
+            load_dotenv(path)
+        except ValueError as error:
+            raise ConfigurationInvalid(setting=str(path), problem="is not UTF-8", fix="Save it as UTF-8") from error
 
 
 class _Printer:
@@ -87,12 +99,12 @@ class _Printer:
     def report(self, event: Event) -> None:
         match event:
             case Done():
-                print(cli_render.done_text(event), flush=True)
+                _say(cli_render.done_text(event))
             case Warned():
                 print(f"Warning: {event.filename}: {event.message}", file=sys.stderr)
             case Waiting() if event.purpose != self._waiting_for:
                 self._waiting_for = event.purpose
-                print(f"Waiting for a lock ({event.purpose}) …", file=sys.stderr)
+                print(f"Waiting {event.purpose} …", file=sys.stderr)
             case _:
                 pass
 

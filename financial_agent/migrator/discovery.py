@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from financial_agent.migrator.script import MigrationFile
 
 DIALECTS = ("sqlite", "postgresql", "mysql")
 
-_named = re.compile(r"([0-9]+)_([^.\x00-\x1f]+)(?:\.([^.]+))?\.sql")
+_named = re.compile(r"([0-9]+)_([^.]+)(?:\.([^.]+))?\.sql")
 _python_migration = re.compile(r"[0-9]+_.*\.py")
 _TIMESTAMP_DIGITS = 14  # YYYYMMDDhhmmss, as dbmate and goose number their files
 
@@ -41,24 +43,21 @@ def discover(folder: Path, dialect: str) -> list[MigrationFile]:
     A variant for the engine (`001_x.postgresql.sql`) takes the place of the plain file. Raises FolderMissing,
     FileNameInvalid, FileOutsideFolder, FileUnreadable and VersionDuplicated.
     """
-    plain: dict[str, MigrationFile] = {}
-    own: dict[str, MigrationFile] = {}
-    names: dict[int, str] = {}
+    found: dict[tuple[str | None, str], MigrationFile] = {}
+    names: dict[int, tuple[str, str]] = {}
     for entry in _entries(folder):
-        match = _parse_name(entry.name)
+        match = _parse_name(folder, entry.name)
         if match is None:
             continue
         _check_readable(entry, folder)
         digits, name, variant = match.groups()
         file = MigrationFile(int(digits), name, _normalised(f"{digits}_{name}.sql"), Path(entry.path))
-        first = names.setdefault(file.version, file.filename)
-        if first != file.filename:
-            raise VersionDuplicated(first=first, second=file.filename, version=file.version)
-        if variant is None:
-            plain[file.filename] = file
-        elif variant == dialect:
-            own[file.filename] = file
-    return sorted((plain | own).values(), key=lambda file: file.version)
+        first, first_name = names.setdefault(file.version, (file.filename, entry.name))
+        if first != file.filename or (variant, file.filename) in found:
+            raise VersionDuplicated(first=first_name, second=entry.name, version=file.version)
+        found[variant, file.filename] = file
+    chosen = {name: file for wanted in (None, dialect) for (variant, name), file in found.items() if variant == wanted}
+    return sorted(chosen.values(), key=lambda file: file.version)
 
 
 def create(folder: Path, name: str, now: datetime | None = None) -> Path:
@@ -66,12 +65,13 @@ def create(folder: Path, name: str, now: datetime | None = None) -> Path:
 
     The number continues the folder's habit: as many digits as the newest file has, or a UTC timestamp.
     """
-    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    ascii_name = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "_", ascii_name).strip("_")
     if not slug:
-        raise NameUnusable(name=name, why="it has no letter or digit")
+        raise NameUnusable(name=name, why="it has none of the letters a to z and the digits")
     if len(slug) > 200:
         raise NameUnusable(name=name, why="it is longer than 200 characters")
-    taken = {int(match[1]): match[1] for entry in _entries(folder) if (match := _parse_name(entry.name))}
+    taken = {int(match[1]): match[1] for entry in _entries(folder) if (match := _parse_name(folder, entry.name))}
     newest = taken[max(taken)] if taken else ""
     if len(newest) >= _TIMESTAMP_DIGITS:
         number = max(int((now or datetime.now(UTC)).strftime("%Y%m%d%H%M%S")), max(taken) + 1)
@@ -91,28 +91,30 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
     """What the folder holds, by name, without hidden files and folders. Raises FolderMissing."""
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not (entry.name.startswith(".") or entry.is_dir())]
+            visible = [entry for entry in entries if not (entry.name.startswith(".") or os.path.isdir(entry.path))]
             return sorted(visible, key=lambda entry: entry.name)
     except FileNotFoundError as error:
         raise FolderMissing(folder=folder, problem="does not exist") from error
     except NotADirectoryError as error:
         raise FolderMissing(folder=folder, problem="is a file") from error
-    except OSError as error:
-        raise FolderMissing(folder=folder, problem=f"cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in its name
+        problem = f"cannot be read: {getattr(error, 'strerror', error)}"
+        raise FolderMissing(folder=folder, problem=problem) from error
 
 
-def _parse_name(name: str) -> re.Match[str] | None:
+def _parse_name(folder: Path, name: str) -> re.Match[str] | None:
     """The parts of a migration's name; None for what is not one at all. Raises FileNameInvalid for a near miss."""
     stem, suffix = os.path.splitext(name)
     if suffix != ".sql":
         if suffix.lower() == ".sql":
-            raise FileNameInvalid(name=name, why="the suffix is not lower-case", fix=f"mv {name} {stem}.sql")
+            fix = shlex.join(["mv", str(folder / name), str(folder / f"{stem}.sql")])
+            raise FileNameInvalid(name=name, why="the suffix is not lower-case", fix=fix)
         if _python_migration.fullmatch(name):
             why = "only .sql files are migrations"
             raise FileNameInvalid(name=name, why=why, fix="Write it as SQL, or move it out of the folder")
         return None
     match = _named.fullmatch(name)
-    if not match:
+    if not match or not name.isprintable():
         why = "a number, an underscore and a name are expected, as in 005_add_index.sql"
         raise FileNameInvalid(name=name, why=why, fix="Rename it, or move it out of the folder")
     if match[3] and match[3] not in DIALECTS:
@@ -124,18 +126,15 @@ def _parse_name(name: str) -> re.Match[str] | None:
 
 def _check_readable(entry: os.DirEntry[str], folder: Path) -> None:
     if entry.is_symlink():
-        if not Path(entry.path).resolve().is_relative_to(folder.resolve()):
+        if not Path(os.path.realpath(entry.path)).is_relative_to(os.path.realpath(folder)):
             raise FileOutsideFolder(name=entry.name)
         if not os.path.exists(entry.path):
-            raise FileUnreadable(name=entry.name, cause="it is a symbolic link to nothing", fix=f"ls -l {entry.path}")
+            look = f"ls -l {shlex.quote(entry.path)}"
+            raise FileUnreadable(name=entry.name, cause="it is a symbolic link to nothing", fix=look)
     if not entry.is_file():  # a FIFO would wait for ever
-        raise FileUnreadable(name=entry.name, cause="it is not a regular file", fix=f"ls -l {entry.path}")
+        raise FileUnreadable(name=entry.name, cause="it is not a regular file", fix=f"ls -l {shlex.quote(entry.path)}")
 
 
 def _normalised(filename: str) -> str:
     """macOS may hand out decomposed names: the ledger's must be equal on every system."""
-    if filename.isascii():
-        return filename
-    import unicodedata
-
     return unicodedata.normalize("NFC", filename)

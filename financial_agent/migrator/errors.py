@@ -5,7 +5,9 @@ An error carries data; `str(error)` is one line of text. Excerpts, carets and co
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ class MigratorError(Exception):
         self.location = location
         self.fields = fields
         self.message = self.text.format(**fields)
-        self.hint = self.advice.format(**fields)
+        # A hint is to be typed: paths in it survive a shell.
+        self.hint = self.advice.format(
+            **{name: shlex.quote(str(value)) if isinstance(value, Path) else value for name, value in fields.items()}
+        )
         self.state = ""
         """What the database was verified to be in after the failure; empty when nothing was verified."""
         self.done: list[Done] = []
@@ -57,7 +62,7 @@ class ConfigurationInvalid(MigratorError):
 class DatabaseUnsupported(MigratorError):
     code = "FA102"
     text = "{database!r} does not name a SQLite database: {why}"
-    advice = "Give a file's path or sqlite:///PATH, as in --database instance/financial_data.db"
+    advice = "Give a file's path, or sqlite:///PATH (three slashes, and a fourth before an absolute path)"
 
 
 class DatabaseFolderMissing(MigratorError):
@@ -153,7 +158,7 @@ class Unterminated(FileRefused):
 
 class DirectiveUnknown(FileRefused):
     code = "FA208"
-    text = "unknown directive {word!r}"
+    text = "{problem}"
     advice = "{fix}"
 
 
@@ -180,7 +185,7 @@ class TransactionControl(FileRefused):
     text = "{keyword} would end or split the transaction that keeps this migration and its record together"
     advice = (
         "Remove it: every migration runs in a transaction already. "
-        "A file that needs its own says `-- migrate:up transaction:false`"
+        "A section that needs its own says `-- migrate:{section} transaction:false`"
     )
 
 
@@ -215,35 +220,35 @@ class MigrationFailed(MigratorError):
     code = "FA301"
     exit_code = 3
     text = "{name} failed: {cause}"
-    advice = "Correct the file and run again: flask db {command}"
+    advice = "Correct its SQL, {then}"
 
 
 class TransactionEnded(MigratorError):
     code = "FA302"
     exit_code = 3
-    text = "{name} failed: the statement ended the transaction{cause}"
-    advice = "Use ABORT where ROLLBACK stands (OR ROLLBACK, RAISE(ROLLBACK, ...)), then: flask db {command}"
+    text = "{name} failed: the statement ended the transaction: {cause}"
+    advice = "Use ABORT where ROLLBACK stands (OR ROLLBACK, RAISE(ROLLBACK, ...)), {then}"
 
 
 class ForeignKeysViolated(MigratorError):
     code = "FA303"
     exit_code = 3
-    text = "{name} failed: it would leave rows without their parent ({summary})"
-    advice = "Keep or re-create the parent rows, or delete the children in the same file, then: flask db {command}"
+    text = "{name} failed: it would leave rows without their parent: {summary}"
+    advice = "Keep or re-create the parent rows, or delete the children in the same file, {then}"
 
 
 class MigrationFailedHalfway(MigratorError):
     code = "FA304"
     exit_code = 3
     text = "{name} failed outside a transaction: {cause}"
-    advice = "Make the first {done} statements safe to repeat (IF NOT EXISTS) or remove them, then: flask db {command}"
+    advice = "Make what is in effect safe to repeat (IF NOT EXISTS), or remove it from the file, {then}"
 
 
 class DiskFull(MigratorError):
     code = "FA305"
     exit_code = 3
     text = "{name} failed: {cause}"
-    advice = "Free some space and run again: df -h {folder} && flask db {command}"
+    advice = "Free some space: df -h {folder}"
 
 
 class Interrupted(MigratorError):
@@ -266,7 +271,8 @@ class CascadeRefused(MigratorError):
     text = "DROP TABLE {table} would delete or clear rows of {children} through ON DELETE"
     advice = (
         "To rebuild the table and keep those rows, add the line: -- migrate:foreign_keys off\n"
-        "If the rows shall go, add the line: -- migrate:allow cascade"
+        "If the rows shall go, add the line: -- migrate:allow cascade\n"
+        "Having done so, {then}"
     )
 
 
@@ -298,6 +304,20 @@ class MigrationsPending(MigratorError):
     advice = "flask db migrate"
 
 
+class BaselineRefused(MigratorError):
+    code = "FA409"
+    exit_code = 4
+    text = "{database} has {count} migrations recorded: it needs no baseline"
+    advice = "flask db status"
+
+
+class RepairRefused(MigratorError):
+    code = "FA410"
+    exit_code = 4
+    text = "{name} cannot be repaired: its file is not in {directory}"
+    advice = "Put the file back, or leave it: a missing file stops no run"
+
+
 class PlanChanged(MigratorError):
     code = "FA406"
     exit_code = 4
@@ -312,10 +332,17 @@ class StoredScriptInvalid(MigratorError):
     advice = "Put the file as it was applied back into the folder, then: flask db rollback"
 
 
+class Declined(MigratorError):
+    code = "FA411"
+    exit_code = 4
+    text = "not confirmed: nothing was changed"
+    advice = "See where it stands with: flask db status"
+
+
 class LedgerUnusable(MigratorError):
     code = "FA407"
     exit_code = 4
-    text = "the table {table} is not a migration ledger: it has no column {column!r}"
+    text = "the table {table} is not a migration ledger: {why}"
     advice = "Look at it with: sqlite3 {database} '.schema {table}'"
 
 
@@ -325,12 +352,12 @@ class LedgerUnusable(MigratorError):
 class RunLocked(MigratorError):
     code = "FA501"
     exit_code = 5
-    text = "another migration run holds {lock} after {seconds:g} s of waiting"
+    text = "another migration run holds {lock}: waited {seconds:g} s for it to end"
     advice = "Wait longer (--wait SECONDS), or see which process it is: fuser -v {lock}"
 
 
 class DatabaseLocked(MigratorError):
     code = "FA502"
     exit_code = 5
-    text = "another process holds a lock on {database} after {seconds:g} s of waiting for {purpose}"
+    text = "another process holds a lock on {database}: waited {seconds:g} s {purpose}"
     advice = "Wait longer (--wait SECONDS), or see which process it is: fuser -v {database}"

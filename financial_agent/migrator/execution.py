@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
-from financial_agent import __version__
 from financial_agent.migrator import ledger
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
@@ -16,8 +17,10 @@ from financial_agent.migrator.databases import (
     Orphan,
     OrphansLeft,
     OutOfSpace,
+    Patience,
     StatementError,
     Stopped,
+    scratch,
 )
 from financial_agent.migrator.errors import (
     CascadeRefused,
@@ -32,7 +35,7 @@ from financial_agent.migrator.errors import (
 )
 from financial_agent.migrator.events import Done, Warned, Working
 from financial_agent.migrator.lexer import Statement
-from financial_agent.migrator.plan import Step
+from financial_agent.migrator.plan import Step, version_of
 from financial_agent.migrator.script import locate
 
 log = logging.getLogger("financial_agent.migrator")
@@ -96,10 +99,15 @@ class Execution:
         """Run the statements in the transaction that is open."""
         for statement in self._script.statements():
             self._begin(statement)
-            self._rows += self._db.execute(statement.text)
-            # OR ROLLBACK and RAISE(ROLLBACK) end the transaction, and what follows would commit by itself.
-            if not self._db.in_transaction:
-                raise _EndedTransaction
+            try:
+                self._rows += self._db.execute(statement.text)
+            except StatementError as error:
+                # OR ROLLBACK and RAISE(ROLLBACK) undo everything, not only their own statement.
+                if error.constraint and not self._db.in_transaction:
+                    raise _EndedTransaction(str(error)) from error
+                raise
+            if not self._db.in_transaction:  # what follows would commit by itself
+                raise _EndedTransaction("it was committed before its record")
         self._check_count()
 
     def _without_transaction(self) -> None:
@@ -155,19 +163,9 @@ class Execution:
         fingerprint = self._db.fingerprint()
         duration_ms = round((time.perf_counter() - clock) * 1000)
         if migration:
-            down_text = migration.down.text() if migration.down else None
-            record = ledger.Record(
-                self._step.filename,
-                migration.checksum,
-                duration_ms,
-                migration.up_text(),
-                down_text,
-                fingerprint,
-            )
-            ledger.add(self._db, record)
+            ledger.add(self._db, ledger.record_of(migration, duration_ms=duration_ms, schema_fingerprint=fingerprint))
         else:
             ledger.remove(self._db, self._step.filename)
-        os_user, host = _whoami()
         event = ledger.Event(
             event="apply" if migration else "rollback",
             filename=self._step.filename,
@@ -175,9 +173,6 @@ class Execution:
             duration_ms=duration_ms,
             statements=self._begun,
             rows_changed=self._rows,
-            os_user=os_user,
-            host=host,
-            tool_version=__version__,
             checksum=migration.checksum if migration else None,
         )
         ledger.append(self._db, event)
@@ -186,7 +181,7 @@ class Execution:
     def _explained(self, error: Exception) -> MigratorError:
         """The same failure in the words of the person who wrote the file."""
         name = self._step.filename
-        command = "migrate" if self._step.migration else "rollback"
+        then = what_then(self._step)
         offset = error.offset or 0 if isinstance(error, StatementError) else 0
         source = self._script.source.name
         location = locate(source, self._statement, offset) if self._statement else None
@@ -194,13 +189,13 @@ class Execution:
         match error:
             case Stopped():
                 signal = self._control.stop() or 2
-                return Interrupted(location=location, signal=signal, what=f"while {name} was running", command=command)
+                return Interrupted(location=location, signal=signal, what=f"while {name} was running")
             case OutOfSpace() if not halfway:
-                return DiskFull(location=location, name=name, cause=error, folder=self._db.folder, command=command)
+                return DiskFull(location=location, name=name, cause=error, folder=Path(self._db.folder))
             case _EndedTransaction():
-                return TransactionEnded(location=location, name=name, cause="", command=command)
+                return TransactionEnded(location=location, name=name, cause=error, then=then)
             case OrphansLeft() if not halfway:
-                return ForeignKeysViolated(name=name, summary=_summary(error.orphans), command=command)
+                return ForeignKeysViolated(name=name, summary=_summary(error.orphans), then=then)
             case FileChanged():
                 return error
             case _ if halfway:
@@ -211,10 +206,18 @@ class Execution:
                     cause=cause,
                     done=self.lasting,
                     total=self._script.count,
-                    command=command,
+                    then=then,
                 )
             case _:
-                return MigrationFailed(location=location, name=name, cause=error, command=command)
+                return MigrationFailed(location=location, name=name, cause=error, then=then)
+
+
+def what_then(step: Step) -> str:
+    """What is to be done once a script is corrected. An applied migration's file runs again only when accepted."""
+    if step.migration:
+        return "then: flask db migrate"
+    back = "" if step.has_file else "put the file back into the folder, "
+    return f"{back}accept it (flask db repair {version_of(step.filename)} --reason …), then: flask db rollback"
 
 
 def is_guarded(step: Step, statement: Statement) -> bool:
@@ -230,40 +233,29 @@ def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
     table, children = db.cascades(statement.text)
     if children:
         location = locate(step.script.source.name, statement, 0)
-        raise CascadeRefused(location=location, table=table, children=", ".join(children))
+        then = what_then(step)
+        raise CascadeRefused(location=location, table=table, children=", ".join(children), then=then)
 
 
-def refuse_cascades(db: Database, steps: Iterable[Step]) -> None:
+def refuse_cascades(database: str, steps: Sequence[Step], patience: Patience) -> None:
     """Find such a DROP TABLE before anything runs, by trying the definitions on the schema alone."""
-    steps = list(steps)
     if not any(step.script.drops_table for step in steps):
         return
-    scratch = db.scratch()
-    try:
+    # What does not work here is for the real run to tell, which has the rows, too.
+    with closing(scratch(database, patience)) as db, suppress(StatementError):
         for step in steps:
             for statement in step.script.statements():
                 if is_guarded(step, statement):
-                    refuse_cascade(scratch, step, statement)
+                    refuse_cascade(db, step, statement)
                 if statement.keyword in ("CREATE", "ALTER", "DROP"):
-                    scratch.execute(statement.text)
-    except StatementError:
-        return  # what does not work here is for the real run to tell, which has the rows, too
-    finally:
-        scratch.close()
+                    db.execute(statement.text)
 
 
 def _summary(orphans: Counter[Orphan]) -> str:
     counts: Counter[tuple[str, str]] = Counter()
     for orphan, count in orphans.items():
         counts[orphan.table, orphan.parent] += count
-    return ", ".join(f"{count} of {table} without {parent}" for (table, parent), count in sorted(counts.items()))
-
-
-def _whoami() -> tuple[str, str]:
-    import getpass  # needed only by a run that changes something: a question should start fast
-    import platform
-
-    try:
-        return getpass.getuser(), platform.node()
-    except (KeyError, OSError, ImportError):  # a container's user need not have a name
-        return "unknown", platform.node()
+    return ", ".join(
+        f"{count} {'row' if count == 1 else 'rows'} of {table} without {parent}"
+        for (table, parent), count in sorted(counts.items())
+    )

@@ -10,9 +10,12 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from financial_agent.migrator.databases import Database, Row
+from financial_agent import __version__
+from financial_agent.migrator.databases import Database, Row, StatementError
 from financial_agent.migrator.errors import LedgerUnusable
+from financial_agent.migrator.script import Migration
 
 _MIGRATIONS = {
     "id": "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -36,6 +39,7 @@ _HISTORY = {
     "host": "TEXT",
     "tool_version": "TEXT",
     "checksum": "TEXT",
+    "note": "TEXT",
     "previous_sha256": "TEXT NOT NULL",
 }
 
@@ -67,18 +71,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the history. `started_at` is UTC in ISO 8601."""
+    """What happened to a migration. `started_at` is UTC in ISO 8601; the history adds who and where."""
 
     event: str
     filename: str
     started_at: str
-    duration_ms: int
-    statements: int
-    rows_changed: int
-    os_user: str
-    host: str
-    tool_version: str
-    checksum: str | None
+    duration_ms: int | None = None
+    statements: int | None = None
+    rows_changed: int | None = None
+    checksum: str | None = None
+    note: str | None = None
 
 
 def entries(db: Database) -> list[Entry]:
@@ -88,32 +90,47 @@ def entries(db: Database) -> list[Entry]:
         return []
     for name in ("id", "filename", "applied_at"):
         if name not in columns:
-            raise LedgerUnusable(table="_migrations", column=name, database=db.name)
+            raise LedgerUnusable(table="_migrations", why=f"it has no column {name!r}", database=Path(db.name))
     wanted = [name if name in columns else "NULL" for name in ("checksum", "duration_ms")]
     keeps_down = "down_sql IS NOT NULL" if "down_sql" in columns else "0"
     rows = db.query(f"SELECT filename, applied_at, {', '.join(wanted)}, {keeps_down} FROM _migrations ORDER BY id")
+    if not all(isinstance(row[0], str) for row in rows):
+        why = "it has a filename that is no text"
+        raise LedgerUnusable(table="_migrations", why=why, database=Path(db.name))
     return [Entry(filename, str(at), checksum, ms, bool(kept)) for filename, at, checksum, ms, kept in rows]
 
 
 def down_text(db: Database, filename: str) -> str | None:
-    """The down section that was kept when the migration was applied. Writes nothing."""
+    """The down section that was kept when the migration was applied. Writes nothing. Raises ValueError when what is
+    kept is no compressed text."""
     if "down_sql" not in db.columns("_migrations"):
         return None
     rows = db.query("SELECT down_sql FROM _migrations WHERE filename = ?", (filename,))
-    return zlib.decompress(rows[0][0]).decode() if rows and rows[0][0] is not None else None
+    if not rows or rows[0][0] is None:
+        return None
+    try:
+        return zlib.decompress(rows[0][0]).decode()
+    except (zlib.error, TypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def prepare(db: Database) -> None:
-    """Create the two tables, or add the columns that they lack."""
+    """Create the two tables, or add the columns that they lack. Raises LedgerUnusable when they are not its own."""
     for table, definition in (("_migrations", _MIGRATIONS), ("_migration_history", _HISTORY)):
-        present = db.columns(table)
-        if not present:
-            columns = ",\n  ".join(f"{name} {kind}" for name, kind in definition.items())
-            db.execute(f"CREATE TABLE {table} (\n  {columns}\n)")
-        else:
-            for name, kind in definition.items():
-                if name not in present:
-                    db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+        try:
+            _define(db, table, definition)
+        except StatementError as error:
+            raise LedgerUnusable(table=table, why=str(error), database=Path(db.name)) from error
+
+
+def _define(db: Database, table: str, definition: Mapping[str, str]) -> None:
+    present = db.columns(table)
+    if not present:
+        columns = ",\n  ".join(f"{name} {kind}" for name, kind in definition.items())
+        db.execute(f"CREATE TABLE {table} (\n  {columns}\n)")
+    for name, kind in definition.items():
+        if present and name not in present:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
 def add_checksums(db: Database, checksums: Mapping[str, str]) -> None:
@@ -123,6 +140,13 @@ def add_checksums(db: Database, checksums: Mapping[str, str]) -> None:
             "UPDATE _migrations SET checksum = ? WHERE filename = ? AND checksum IS NULL",
             (checksum, filename),
         )
+
+
+def record_of(migration: Migration, *, duration_ms: int, schema_fingerprint: str) -> Record:
+    """What the ledger keeps of a migration."""
+    down_text = migration.down.text() if migration.down else None
+    name = migration.file.filename
+    return Record(name, migration.checksum, duration_ms, migration.up_text(), down_text, schema_fingerprint)
 
 
 def add(db: Database, record: Record) -> None:
@@ -141,6 +165,15 @@ def add(db: Database, record: Record) -> None:
     )
 
 
+def replace(db: Database, migration: Migration) -> None:
+    """Record a migration's file as it is now in the place of what was recorded when it was applied."""
+    record = record_of(migration, duration_ms=0, schema_fingerprint="")
+    db.execute(
+        "UPDATE _migrations SET checksum = ?, up_sql = ?, down_sql = ? WHERE filename = ?",
+        (record.checksum, _compressed(record.up_text), _compressed(record.down_text), record.filename),
+    )
+
+
 def remove(db: Database, filename: str) -> None:
     """Record a migration as rolled back; to be called in the transaction that rolls it back."""
     db.execute("DELETE FROM _migrations WHERE filename = ?", (filename,))
@@ -148,11 +181,12 @@ def remove(db: Database, filename: str) -> None:
 
 def append(db: Database, event: Event) -> None:
     """Add a line to the history, chained to the one before it."""
-    names = ["id", *asdict(event), "previous_sha256"]
+    names = list(_HISTORY)
     last = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id DESC LIMIT 1")
-    values = [*asdict(event).values(), row_hash(names, last[0]) if last else ""]
-    marks = ", ".join("?" * len(values))
-    db.execute(f"INSERT INTO _migration_history ({', '.join(names[1:])}) VALUES ({marks})", values)
+    chained = {"previous_sha256": row_hash(names, last[0]) if last else ""}
+    row = {**asdict(event), **_whoami(), "tool_version": __version__, **chained}
+    marks = ", ".join("?" * len(row))
+    db.execute(f"INSERT INTO _migration_history ({', '.join(row)}) VALUES ({marks})", list(row.values()))
 
 
 def row_hash(names: Sequence[str], row: Row) -> str:
@@ -164,3 +198,14 @@ def row_hash(names: Sequence[str], row: Row) -> str:
 
 def _compressed(text: str | None) -> bytes | None:
     return None if text is None else zlib.compress(text.encode())
+
+
+def _whoami() -> dict[str, str]:
+    import getpass  # needed only by a run that changes something: a question should start fast
+    import platform
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user need not have a name
+        user = "unknown"
+    return {"os_user": user, "host": platform.node()}

@@ -229,4 +229,5 @@ def _refuse_stray_markers(text: _Text, trivia: str) -> None:
         if difflib.get_close_matches(stray[1].lower(), _MARKER_WORDS, n=1, cutoff=0.75):
             text.advance(text.at + stray.start(2))
             fix = f"Write it as: -- migrate:{stray[2].lower()}"
-            raise DirectiveUnknown(location=text.location(), word=stray[0].strip(), fix=fix)
+            problem = f"{stray[0].strip()!r} is almost a directive"
+            raise DirectiveUnknown(location=text.location(), problem=problem, fix=fix)

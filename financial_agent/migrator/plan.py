@@ -14,6 +14,8 @@ from financial_agent.migrator.errors import FileRenamed, TargetAmbiguous, Target
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.script import Migration, MigrationFile, Script
 
+_number = re.compile(r"[0-9]+")
+
 State = Literal["applied", "pending", "edited", "missing"]
 
 
@@ -38,11 +40,13 @@ class Step:
     filename: str
     script: Script
     migration: Migration | None = None
+    has_file: bool = True
+    """The folder still has the migration's file."""
 
 
 def version_of(filename: str) -> int:
     """The number that a ledger's filename begins with; names of other tools, which have none, sort first."""
-    digits = re.match(r"[0-9]+", filename)
+    digits = _number.match(filename)
     return int(digits[0]) if digits else -1
 
 
@@ -95,7 +99,7 @@ def to_roll_back(entries: Sequence[Entry], *, steps: int = 1, to: str | None = N
     if to is None:
         return latest_first[:steps]
     names = [entry.filename for entry in entries]
-    if to.isdecimal() and int(to) == 0 and 0 not in map(version_of, names):
+    if set(to) == {"0"} and 0 not in map(version_of, names):
         return latest_first
     last = version_of(resolve(to, names))
     return [entry for entry in latest_first if version_of(entry.filename) > last]
@@ -103,8 +107,9 @@ def to_roll_back(entries: Sequence[Entry], *, steps: int = 1, to: str | None = N
 
 def resolve(target: str, names: Sequence[str]) -> str:
     """The name that a target means: `4`, `004`, a full name, or a unique part of one."""
-    if target.isdecimal():
-        matches = [name for name in names if version_of(name) == int(target)]
+    if _number.fullmatch(target):
+        # As text: Python does not convert numbers of thousands of digits.
+        matches = [name for name in names if str(version_of(name)) == (target.lstrip("0") or "0")]
     else:
         matches = [name for name in names if target in (name, name.removesuffix(".sql"))]
         matches = matches or [name for name in names if target.lower() in name.lower()]

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from financial_agent.migrator import ledger, plan
+from financial_agent.migrator import ledger, plan, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
     StatementError,
-    Stopped,
     connect,
     display_name,
     exists,
 )
-from financial_agent.migrator.discovery import discover
 from financial_agent.migrator.errors import (
-    DatabaseUnusable,
-    Interrupted,
     Irreversible,
     MigratorError,
     PlanChanged,
@@ -30,10 +26,8 @@ from financial_agent.migrator.events import Done, Started, Warned
 from financial_agent.migrator.execution import Execution, refuse_cascades
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.plan import Item, Step
-from financial_agent.migrator.script import MigrationFile, Script, parse_stored, read
+from financial_agent.migrator.script import Migration, MigrationFile, Script, parse_stored, read
 from financial_agent.migrator.source import checksum
-
-_ASKING = Control(wait=5.0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class Losses:
 
 def status(database: str, directory: Path) -> Status:
     """Every migration's state. Writes nothing, not even the ledger's tables."""
-    files, entries = _look(database, directory, _ASKING)
+    files, entries = session.look(database, directory, session.ASKING)
     by_name = {entry.filename: entry for entry in entries}
     recorded = [file for file in files if file.filename in by_name]
     plan.pending(files, entries)
@@ -91,7 +85,7 @@ def status(database: str, directory: Path) -> Status:
 
 def pending(database: str, directory: Path) -> list[MigrationFile]:
     """The files that a run would apply, from their names alone: the cheapest question. Writes nothing."""
-    return plan.pending(*_look(database, directory, _ASKING))
+    return plan.pending(*session.look(database, directory, session.ASKING))
 
 
 def migrate(database: str, directory: Path, *, target: str | None = None, control: Control | None = None) -> Outcome:
@@ -100,18 +94,17 @@ def migrate(database: str, directory: Path, *, target: str | None = None, contro
     Raises the errors of `errors`: after one the migrations before the failing one are applied and recorded.
     """
     control = control or Control()
-    files, entries = _look(database, directory, control)
+    files, entries = session.look(database, directory, control)
     todo = plan.up_to(files, plan.pending(files, entries), target)
     _warn_of_edited(files, entries, control)
     parsed = {file.filename: read(file) for file in todo}
+    refuse_cascades(database, [_up_step(migration) for migration in parsed.values()], control.patience())
     done: list[Done] = []
     if todo:
-        with _exclusive(database, control) as db:
+        with session.exclusive(database, control) as db:
             entries = ledger.entries(db)  # others may have run while we waited
             todo = plan.up_to(files, plan.pending(files, entries), target)
-            migrations = [parsed.get(file.filename) or read(file) for file in todo]
-            steps = [Step(item.file.filename, item.up, item) for item in migrations]
-            refuse_cascades(db, steps)
+            steps = [_up_step(parsed.get(file.filename) or read(file)) for file in todo]
             _take_over(db, files, entries)
             done = _execute(db, steps, control)
     return _outcome(database, files, entries, done)
@@ -131,15 +124,15 @@ def rollback(
     With `expected`, the filenames that a person has agreed to, raises PlanChanged when it would be others by now.
     """
     control = control or Control()
-    files, entries = _look(database, directory, control)
+    files, entries = session.look(database, directory, control)
     done: list[Done] = []
     if plan.to_roll_back(entries, steps=steps, to=to):
-        with _exclusive(database, control) as db:
+        with session.exclusive(database, control) as db:
             entries = ledger.entries(db)
             todo = _down_steps(db, files, plan.to_roll_back(entries, steps=steps, to=to))
             if expected is not None and list(expected) != [step.filename for step in todo]:
                 raise PlanChanged(expected=", ".join(expected))
-            refuse_cascades(db, todo)
+            refuse_cascades(database, todo, control.patience())
             _take_over(db, files, entries)
             done = _execute(db, todo, control)
     return _outcome(database, files, entries, done)
@@ -153,47 +146,13 @@ def preview_rollback(
     Raises Irreversible and whatever the rollback itself would raise.
     """
     control = control or Control()
-    files, entries = _look(database, directory, control)
+    files, entries = session.look(database, directory, control)
     if not plan.to_roll_back(entries, steps=steps, to=to):
         return Losses([], {}, {})
-    with _exclusive(database, control) as db:
+    with session.exclusive(database, control) as db:
         todo = _down_steps(db, files, plan.to_roll_back(ledger.entries(db), steps=steps, to=to))
-        refuse_cascades(db, todo)
+        refuse_cascades(database, todo, control.patience())
         return _try_out(db, todo, control)
-
-
-def _look(database: str, directory: Path, control: Control) -> tuple[list[MigrationFile], list[Entry]]:
-    files = discover(directory, "sqlite")
-    if not exists(database):
-        return files, []
-    with (
-        _explained(database, control),
-        closing(connect(database, readonly=True, patience=control.patience())) as db,
-    ):
-        return files, ledger.entries(db)
-
-
-@contextmanager
-def _exclusive(database: str, control: Control) -> Iterator[Database]:
-    """A connection that is the only one to run migrations, for as long as the context lasts."""
-    with (
-        _explained(database, control),
-        closing(connect(database, patience=control.patience())) as db,
-        db.lock(),
-    ):
-        yield db
-
-
-@contextmanager
-def _explained(database: str, control: Control) -> Iterator[None]:
-    """Failures outside a migration's own statements are the database's."""
-    try:
-        yield
-    except Stopped:
-        raise Interrupted(signal=control.stop() or 2, what="before anything was changed") from None
-    except StatementError as error:
-        fix = "Look for what is wrong with: flask db doctor"
-        raise DatabaseUnusable(database=display_name(database), cause=error, fix=fix) from error
 
 
 def _execute(db: Database, steps: Sequence[Step], control: Control) -> list[Done]:
@@ -205,7 +164,7 @@ def _execute(db: Database, steps: Sequence[Step], control: Control) -> list[Done
             done.append(execution.run())
             control.report(done[-1])
             if step is not steps[-1]:
-                db.reset(settings=step.script.leaves_settings)
+                db.reset(settings=step.script.leaves_settings or not step.script.transaction)
         except MigratorError as error:
             error.done = done
             error.state = _verified_state(db.name, step, execution.lasting, is_recorded=len(done) > steps.index(step))
@@ -216,7 +175,7 @@ def _execute(db: Database, steps: Sequence[Step], control: Control) -> list[Done
 def _verified_state(database: str, step: Step, lasting: int, is_recorded: bool) -> str:
     """Where the database stands, read anew; empty when that cannot be told."""
     try:
-        with closing(connect(database, readonly=True, patience=_ASKING.patience())) as db:
+        with closing(connect(database, readonly=True, patience=session.ASKING.patience())) as db:
             entries = ledger.entries(db)
     except (MigratorError, StatementError):
         return ""
@@ -225,8 +184,9 @@ def _verified_state(database: str, step: Step, lasting: int, is_recorded: bool) 
     if is_recorded:
         return state
     if lasting:
-        return f"{state}, and the first {lasting} of {step.script.count} statements of {step.filename} are in effect"
-    return f"{state}; nothing of the failed run of {step.filename} remains"
+        return f"{state}, and of {step.filename} {lasting} of {step.script.count} statements took effect"
+    what = "run" if step.migration else "rollback"
+    return f"{state}; nothing of the failed {what} of {step.filename} remains"
 
 
 def _take_over(db: Database, files: Sequence[MigrationFile], entries: Sequence[Entry]) -> None:
@@ -253,6 +213,10 @@ def _is_reversible(item: Item) -> bool:
     return item.file is not None and item.state in ("pending", "applied") and read(item.file).down is not None
 
 
+def _up_step(migration: Migration) -> Step:
+    return Step(migration.file.filename, migration.up, migration)
+
+
 def _down_steps(db: Database, files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[Step]:
     """The down script of each entry: the file's while that is the one that was applied, else the ledger's copy.
 
@@ -266,13 +230,16 @@ def _down_steps(db: Database, files: Sequence[MigrationFile], entries: Sequence[
         why = "its file is gone and the ledger keeps no copy" if gone else "there is no down section"
         fix = "Undo it with a new migration: flask db new undo_" + without[0].partition("_")[2].removesuffix(".sql")
         raise Irreversible(names=", ".join(without), why=why, fix=fix)
-    return [Step(name, script) for name, script in scripts.items() if script]
+    return [Step(name, script, has_file=name in by_name) for name, script in scripts.items() if script]
 
 
 def _down_script(db: Database, file: MigrationFile | None, entry: Entry) -> Script | None:
     if file and entry.checksum in (None, checksum(file.path)):
         return read(file).down
-    text = ledger.down_text(db, entry.filename)
+    try:
+        text = ledger.down_text(db, entry.filename)
+    except ValueError as error:
+        raise StoredScriptInvalid(name=entry.filename, cause=error) from error
     if text is None:
         return None
     try:

@@ -234,7 +234,7 @@ class _Section:
             self._refuse_control(self._commit)
 
     def _refuse_control(self, statement: Statement) -> None:
-        raise TransactionControl(location=self._at(statement), keyword=statement.keyword)
+        raise TransactionControl(location=self._at(statement), keyword=statement.keyword, section=self.direction)
 
     def _pragma(self, statement: Statement) -> None:
         switched = _foreign_keys_pragma(statement)
@@ -286,8 +286,9 @@ def _parse(chunks: Iterable[str], name: str, stored: bool = False) -> dict[str, 
             problem = "the up section must come first, with no statement before it"
             raise SectionsInvalid(location=_place(name, item), problem=problem, fix="Move -- migrate:up to the top")
         if section == "down" and not up.marked and not stored:
-            problem = "there is a down section but no up section"
-            raise SectionsInvalid(location=_place(name, item), problem=problem, fix="Add a line: -- migrate:up")
+            problem = "the down section stands before any up section"
+            fix = "Begin what applies the migration with a line: -- migrate:up"
+            raise SectionsInvalid(location=_place(name, item), problem=problem, fix=fix)
         current.close(item.start)
         current = up if section == "up" else down
         current.open(item)
@@ -301,14 +302,16 @@ def _check(directive: Directive, name: str) -> None:
         import difflib  # only for this message: it would cost every start-up
 
         near = difflib.get_close_matches(directive.word.lower(), _ARGUMENTS, n=1, cutoff=0.5)
-        fix = f"Did you mean -- migrate:{near[0]}?" if near else f"Known are: {', '.join(_ARGUMENTS)}"
-        raise DirectiveUnknown(location=_place(name, directive), word=directive.word, fix=fix)
+        problem = f"unknown directive {directive.word!r}" if directive.word else "this directive has no word"
+        fix = f"Did you mean -- migrate:{near[0]}?" if near else f"The directives are: {', '.join(_ARGUMENTS)}"
+        raise DirectiveUnknown(location=_place(name, directive), problem=problem, fix=fix)
     needs_argument = _section(directive) is None
     wrong = [argument for argument in directive.arguments if argument not in known]
     if wrong or (needs_argument and not directive.arguments):
-        problem = f"migrate:{directive.word} does not take {wrong[0]!r}" if wrong else f"migrate:{directive.word} what?"
+        problem = f"migrate:{directive.word} does not take {wrong[0]!r}" if wrong else "a word is missing here"
         fix = " or ".join(f"-- migrate:{directive.word} {word}" for word in sorted(known))
-        raise DirectiveInvalid(location=_place(name, directive), problem=problem, fix=f"Write: {fix}")
+        place = _place(name, directive, behind=wrong[0] if wrong else "")
+        raise DirectiveInvalid(location=place, problem=problem, fix=f"Write: {fix}")
 
 
 def _section(directive: Directive) -> Direction | None:
@@ -337,8 +340,10 @@ def _foreign_keys_pragma(statement: Statement) -> bool | None:
     return switched == {(1,)} if len(switched) == 1 else None
 
 
-def _place(name: str, directive: Directive) -> Location:
-    return Location(name, directive.line, directive.column, directive.excerpt)
+def _place(name: str, directive: Directive, behind: str = "") -> Location:
+    """Where a directive's word stands, or one of its arguments."""
+    column = directive.excerpt.find(behind, directive.column) + 1 if behind else directive.column
+    return Location(name, directive.line, column, directive.excerpt)
 
 
 def locate(name: str, statement: Statement, offset: int) -> Location:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def normalised(path: Path) -> Iterator[bytes]:
                 yield data.replace(b"\r\n", b"\n")
                 data = ahead
     except OSError as error:
-        raise FileUnreadable(name=path, cause=error.strerror, fix=f"ls -l {path}") from error
+        raise FileUnreadable(name=path, cause=error.strerror, fix=f"ls -l {shlex.quote(str(path))}") from error
 
 
 def decode(chunks: Iterator[bytes], name: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -39,9 +39,11 @@ class Orphan(NamedTuple):
 class StatementError(Exception):
     """The database refused a statement; `offset` is the character at which, when that is known."""
 
-    def __init__(self, message: str, offset: int | None = None) -> None:
+    def __init__(self, message: str, offset: int | None = None, *, constraint: bool = False) -> None:
         super().__init__(message)
         self.offset = offset
+        self.constraint = constraint
+        """A constraint or a trigger refused a row."""
 
 
 class OutOfSpace(StatementError):
@@ -106,9 +108,6 @@ class Database(Protocol):
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         """The table that a DROP TABLE names, and the others of which it would delete or change rows."""
 
-    def scratch(self) -> Database:
-        """An empty database with the same schema, in memory, to try statements on."""
-
     def lock(self) -> AbstractContextManager[None]:
         """Be the only migration run on this database. Raises RunLocked when patience ends."""
 
@@ -130,9 +129,26 @@ def exists(database: str) -> bool:
     """Whether there is anything to ask: a missing SQLite file is a new database."""
     from financial_agent.migrator.databases import sqlite
 
-    return sqlite.path_of(database).exists()
+    return sqlite.exists(sqlite.path_of(database))
+
+
+def scratch(database: str, patience: Patience) -> Database:
+    """A database in memory with the schema of another, or with none when that is not there yet, but without rows."""
+    from financial_agent.migrator.databases import sqlite
+
+    path = sqlite.path_of(database)
+    if not sqlite.exists(path):
+        return sqlite.Scratch(None)
+    with closing(sqlite.SqliteDatabase(path, readonly=True, patience=patience)) as original:
+        return sqlite.Scratch(original)
 
 
 def display_name(database: str) -> str:
-    """The database's name for messages: a URL loses its password, whatever characters that holds."""
-    return re.sub(r"(?<=://)(.*)@", lambda match: match[1].partition(":")[0] + "@", database)
+    """The database's name for messages. Of a URL only what cannot be a password is shown."""
+    scheme, separator, rest = database.partition("://")
+    if not separator or database.startswith("sqlite:///"):
+        return database
+    plain = re.fullmatch(r"(?:([\w.~-]*)(?::[^@/?#]*)?@)?([\w.-]+(?::\d+)?(?:/[\w.-]*)?)", rest)
+    if not plain:
+        return f"{scheme}://…"
+    return f"{scheme}://{plain[1]}@{plain[2]}" if plain[1] else f"{scheme}://{plain[2]}"

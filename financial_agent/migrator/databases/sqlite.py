@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,14 +50,27 @@ Result = TypeVar("Result")
 def path_of(database: str) -> Path:
     """The file that a path or a `sqlite:///path` URL names. Raises DatabaseUnsupported."""
     path = database.removeprefix("sqlite:///")
-    if path == database and re.match(r"[a-z][a-z0-9+.-]*:/", database):
-        raise DatabaseUnsupported(database=display_name(database), why="this version runs on SQLite only")
+    if path == database and re.match(r"[a-z][a-z0-9+.-]*:/", database, re.IGNORECASE):
+        why = "a slash is missing" if database.startswith("sqlite:") else "this version runs on SQLite only"
+        raise DatabaseUnsupported(database=display_name(database), why=why)
     if path in ("", ":memory:") or path.startswith("file:"):
         why = "every connection to it would be a new, empty one" if path != "" else "it is empty"
         raise DatabaseUnsupported(database=database, why=why if not path.startswith("file:") else "it is a URI")
     if "\0" in path:
         raise DatabaseUnsupported(database=database, why="it holds a NUL byte")
     return Path(path)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file; a missing one is a new database. Raises DatabaseUnusable when that cannot be told."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        fix = f"ls -ld {shlex.quote(str(path.parent))}"
+        raise DatabaseUnusable(database=path, cause=error.strerror, fix=fix) from error
+    return True
 
 
 class SqliteDatabase:
@@ -75,18 +89,19 @@ class SqliteDatabase:
     # Opening and closing.
 
     def _connect(self) -> sqlite3.Connection:
-        if self.path.is_dir():
-            raise DatabaseUnusable(database=self.name, cause="it is a folder", fix="Name a file with --database")
-        if not self.path.parent.is_dir():
-            raise DatabaseFolderMissing(database=self.name, folder=self.path.parent)
+        if os.path.isdir(self.path):
+            raise DatabaseUnusable(database=self.path, cause="it is a folder", fix="Name a file with --database")
+        if not os.path.isdir(self.path.parent):
+            raise DatabaseFolderMissing(database=self.path, folder=self.path.parent)
         try:
             return self._open("mode=rw" if self._readonly else "mode=rwc")
         except sqlite3.Error as error:
             # Only what cannot be written is opened as immutable, and only while the whole of it is in the one file.
             # In WAL mode SQLite could not read it otherwise (https://sqlite.org/wal.html#read_only_databases).
-            wal = self.path.with_name(f"{self.path.name}-wal")
-            if self._readonly and codes.primary_code(error) == codes.CANTOPEN and not wal.exists():
-                return self._patiently(lambda: self._open("immutable=1"), "reading", "")
+            is_whole = not any(os.path.exists(f"{self.path}{suffix}") for suffix in ("-wal", "-journal"))
+            if self._readonly and codes.primary_code(error) in (codes.CANTOPEN, codes.READONLY) and is_whole:
+                with suppress(sqlite3.Error):
+                    return self._open("immutable=1")
             raise self._unusable(error) from error
 
     def _open(self, mode: str) -> sqlite3.Connection:
@@ -100,7 +115,7 @@ class SqliteDatabase:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_POLL, cached_statements=0)
         try:
             connection.set_progress_handler(lambda: self._patience.stop(""), _TICK)
-            self._wait(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), "reading")
+            self._wait(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), "to read")
             connection.execute("PRAGMA foreign_keys = ON")
             # FULL does not sync the unlinking of the journal: after a power loss a commit that was
             # reported as done could be rolled back (https://sqlite.org/pragma.html#pragma_synchronous).
@@ -114,21 +129,22 @@ class SqliteDatabase:
 
     def _unusable(self, error: sqlite3.Error) -> Exception:
         """What an error says that comes from the file, not from a statement."""
+        file, folder = shlex.quote(self.name), shlex.quote(self.folder)
         match codes.primary_code(error):
             case codes.INTERRUPT:
                 return Stopped()
             case codes.NOTADB:
-                cause, fix = "it is not a SQLite database", f"Look at it with: file {self.name}"
+                cause, fix = "it is not a SQLite database", f"Look at it with: file {file}"
             case codes.CORRUPT:
-                cause, fix = str(error), f"Restore a backup, or try: sqlite3 {self.name} .recover"
+                cause, fix = str(error), f"Restore a backup, or try: sqlite3 {file} .recover"
             case codes.READONLY if codes.extended_code(error) == codes.READONLY_ROLLBACK:
                 cause = "a killed process left a journal, and who may not write cannot roll it back"
                 fix = "Run the command as a user who may write to the file and its folder"
             case codes.READONLY:
-                return DatabaseReadOnly(database=self.name, folder=self.path.parent, cause=str(error))
+                return DatabaseReadOnly(database=self.path, folder=self.path.parent, cause=str(error))
             case _:
-                cause, fix = str(error), f"ls -ld {self.name} {self.path.parent}"
-        return DatabaseUnusable(database=self.name, cause=cause, fix=fix)
+                cause, fix = str(error), f"ls -ld {file} {folder}; df -h {folder}"
+        return DatabaseUnusable(database=self.path, cause=cause, fix=fix)
 
     def reset(self, *, settings: bool) -> None:
         if settings or self.query("SELECT 1 FROM temp.sqlite_schema LIMIT 1"):
@@ -138,9 +154,6 @@ class SqliteDatabase:
     def close(self) -> None:
         self._connection.close()
 
-    def scratch(self) -> SqliteDatabase:
-        return _Scratch(self)
-
     # Asking.
 
     @property
@@ -148,7 +161,7 @@ class SqliteDatabase:
         return self._connection.in_transaction
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        return self._patiently(lambda: self._connection.execute(sql, parameters).fetchall(), "reading", sql)
+        return self._patiently(lambda: self._connection.execute(sql, parameters).fetchall(), "to read", sql)
 
     def columns(self, table: str) -> list[str]:
         return [name for (name,) in self.query("SELECT name FROM pragma_table_info(?)", (table,))]
@@ -180,7 +193,7 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             if not codes.is_busy(error):
                 raise self._failure(error, sql) from error
-            self._patiently(lambda: deque(self._connection.execute(sql, parameters), maxlen=0), "writing", sql)
+            self._patiently(lambda: deque(self._connection.execute(sql, parameters), maxlen=0), "to write", sql)
         return self._connection.total_changes - before
 
     @contextmanager
@@ -191,7 +204,7 @@ class SqliteDatabase:
             self._connection.execute("PRAGMA foreign_keys = OFF")
         try:
             # IMMEDIATE takes the write lock at once: a deferred transaction fails when another wrote in between.
-            self._patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"), "writing", "BEGIN")
+            self._patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"), "to write", "BEGIN")
             before = Counter[Orphan]() if foreign_keys else self.orphans()
             yield before
             if not foreign_keys and (new := self.orphans() - before):
@@ -204,7 +217,7 @@ class SqliteDatabase:
 
     def _commit(self) -> None:
         try:
-            self._patiently(lambda: self._connection.execute("COMMIT"), "committing", "COMMIT")
+            self._patiently(lambda: self._connection.execute("COMMIT"), "to commit", "COMMIT")
         except StatementError:
             # A deferred foreign key fails only here, and leaves the transaction open.
             if self.in_transaction and (after := self.orphans()):
@@ -234,7 +247,7 @@ class SqliteDatabase:
         try:
             busy = RunLocked(lock=path, seconds=self._patience.seconds)
             try:
-                self._wait(lambda: holder.execute("BEGIN EXCLUSIVE"), "the other migration run", busy)
+                self._wait(lambda: _take(holder), "for the other migration run to end", busy)
             except sqlite3.Error as error:
                 raise DatabaseReadOnly(database=path, folder=path.parent, cause=str(error)) from error
             yield
@@ -250,7 +263,7 @@ class SqliteDatabase:
             return
         except OSError as error:
             cause = f"{error.strerror}: {path.name}"
-            raise DatabaseReadOnly(database=self.name, folder=path.parent, cause=cause) from error
+            raise DatabaseReadOnly(database=self.path, folder=path.parent, cause=cause) from error
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             os.chown(path, owner.st_uid, owner.st_gid)
 
@@ -273,7 +286,7 @@ class SqliteDatabase:
                 if not codes.is_busy(error):
                     raise
             if time.monotonic() > deadline:
-                raise busy or DatabaseLocked(database=self.name, seconds=self._patience.seconds, purpose=purpose)
+                raise busy or DatabaseLocked(database=self.path, seconds=self._patience.seconds, purpose=purpose)
             if self._patience.stop(purpose):
                 raise Stopped
             time.sleep(_POLL)
@@ -284,28 +297,37 @@ class SqliteDatabase:
                 return Stopped()
             case codes.FULL:
                 return OutOfSpace(str(error))
-            case codes.READONLY | codes.CANTOPEN | codes.NOTADB | codes.CORRUPT if not self.in_transaction:
+            case codes.READONLY:  # a file that may not be written is told only by the first write
+                return self._unusable(error)
+            case codes.CANTOPEN | codes.NOTADB | codes.CORRUPT if not self.in_transaction:
                 return self._unusable(error)
         if isinstance(error, sqlite3.ProgrammingError) and "binding" in str(error):
-            return StatementError("a parameter (?, :name, @name or $name) has no value in a migration")
-        return StatementError(str(error), codes.find_offset(self._connection, sql, str(error)))
+            message = "a parameter (?, :name, @name or $name) has no value in a migration"
+            return StatementError(message, codes.find_parameter(sql))
+        offset = codes.find_offset(self._connection, sql, str(error))
+        return StatementError(str(error), offset, constraint=codes.primary_code(error) == codes.CONSTRAINT)
 
 
-class _Scratch(SqliteDatabase):
+def _take(holder: sqlite3.Connection) -> None:
+    # Nothing is written to an empty file, but SQLite would make a journal beside it all the same.
+    holder.execute("PRAGMA journal_mode = MEMORY")
+    holder.execute("BEGIN EXCLUSIVE")
+
+
+class Scratch(SqliteDatabase):
     """The schema of another database, without its rows, in memory."""
 
-    def __init__(self, original: SqliteDatabase) -> None:
-        self._objects = original.query("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid")
-        super().__init__(original.path, patience=original._patience)
+    def __init__(self, original: SqliteDatabase | None) -> None:
+        sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"
+        self._objects = original.query(sql) if original else []
+        super().__init__(Path(":memory:"), patience=Patience())
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
         for (sql,) in self._objects:
-            try:
+            # A virtual table makes its own shadow tables, and its module may be missing here: what cannot be copied
+            # is left to the real run.
+            with suppress(sqlite3.Error):
                 connection.execute(sql)
-            except sqlite3.Error:
-                # A virtual table makes its own shadow tables, and its module may be missing here: what cannot be
-                # copied is left to the real run.
-                continue
         connection.execute("PRAGMA foreign_keys = ON")
         return connection

@@ -7,6 +7,7 @@ import sqlite3
 
 # Primary result codes (https://sqlite.org/rescode.html), as names that `match` can compare with.
 BUSY = sqlite3.SQLITE_BUSY
+CONSTRAINT = sqlite3.SQLITE_CONSTRAINT
 CANTOPEN = sqlite3.SQLITE_CANTOPEN
 CORRUPT = sqlite3.SQLITE_CORRUPT
 FULL = sqlite3.SQLITE_FULL
@@ -17,9 +18,11 @@ READONLY = sqlite3.SQLITE_READONLY
 READONLY_ROLLBACK = sqlite3.SQLITE_READONLY_ROLLBACK
 
 _near = re.compile(r'near "(.*)": |unrecognized token: "(.*)"', re.DOTALL)
-_named = re.compile(
-    r"(?:no such \w+(?: \w+)?|duplicate column name|no column named|table|index|view|trigger)[: ]+(\S+)"
+_named = (
+    re.compile(r"no column named (\S+)"),
+    re.compile(r"(?:no such \w+(?: \w+)?|duplicate column name|table|index|view|trigger)[: ]+(\S+)"),
 )
+_parameter = re.compile(r"--[^\n]*|/\*.*?\*/|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]|(\?\d*|[:@$]\w+)", re.DOTALL)
 
 
 def primary_code(error: BaseException) -> int:
@@ -45,9 +48,21 @@ def find_offset(connection: sqlite3.Connection, sql: str, message: str) -> int |
         return _find_token(connection, sql, near[1] or near[2] or "", message)
     if message == "incomplete input":
         return max(len(sql.rstrip("; \t\r\n")) - 1, 0)
-    if named := _named.search(message):
-        places = [match.start() for match in re.finditer(_whole(named[1].split(".")[-1]), sql, re.IGNORECASE)]
-        return places[0] if len(places) == 1 else None
+    named = next((match for pattern in _named if (match := pattern.search(message))), None)
+    return _find_name(sql, named[1].split(".")[-1]) if named else None
+
+
+def find_parameter(sql: str) -> int | None:
+    """The first parameter of a statement."""
+    return next((match.start() for match in _parameter.finditer(sql) if match[1]), None)
+
+
+def _find_name(sql: str, name: str) -> int | None:
+    """The one place where a name stands; None when there are several, of which any may be meant."""
+    for flags in (re.NOFLAG, re.IGNORECASE):
+        places = [match.start() for match in re.finditer(_whole(name), sql, flags)]
+        if len(places) == 1:
+            return places[0]
     return None
 
 

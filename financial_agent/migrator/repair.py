@@ -1,0 +1,53 @@
+"""Changes what the ledger says without running anything: adopt a database, accept an edited file."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from financial_agent.migrator import ledger, plan, session
+from financial_agent.migrator.control import Control
+from financial_agent.migrator.databases import display_name
+from financial_agent.migrator.errors import BaselineRefused, RepairRefused
+from financial_agent.migrator.script import Migration, read
+
+
+def baseline(database: str, directory: Path, target: str, control: Control) -> list[str]:
+    """Record every migration up to the target as applied, on a database that has their tables but no ledger.
+
+    Returns their filenames. Raises BaselineRefused when the ledger has entries.
+    """
+    files, _ = session.look(database, directory, control)
+    adopted = [read(file) for file in plan.up_to(files, files, target)]
+    with session.exclusive(database, control) as db, db.transaction():
+        if entries := ledger.entries(db):
+            raise BaselineRefused(database=display_name(database), count=len(entries))
+        ledger.prepare(db)
+        fingerprint = db.fingerprint()
+        for migration in adopted:
+            ledger.add(db, ledger.record_of(migration, duration_ms=0, schema_fingerprint=fingerprint))
+            ledger.append(db, _event("baseline", migration))
+    return [migration.file.filename for migration in adopted]
+
+
+def repair(database: str, directory: Path, target: str, reason: str, control: Control) -> str:
+    """Accept the file of an applied migration as it is now: its checksum and its SQL replace the recorded ones.
+
+    Returns its filename. Raises RepairRefused when it is not applied, or its file is gone.
+    """
+    files, entries = session.look(database, directory, control)
+    filename = plan.resolve(target, [entry.filename for entry in entries])
+    file = next((file for file in files if file.filename == filename), None)
+    if file is None:
+        raise RepairRefused(name=filename, directory=directory)
+    migration = read(file)
+    with session.exclusive(database, control) as db, db.transaction():
+        ledger.prepare(db)
+        ledger.replace(db, migration)
+        ledger.append(db, _event("repair", migration, note=reason))
+    return filename
+
+
+def _event(event: str, migration: Migration, note: str | None = None) -> ledger.Event:
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return ledger.Event(event, migration.file.filename, started_at, checksum=migration.checksum, note=note)
