@@ -303,8 +303,9 @@ def _configuration(ctx: click.Context) -> tuple[dict[str, Any], Path]:
     except MigratorError:
         raise
     except (Exception, SystemExit) as error:  # whatever the application's own code raises
+        values = config.load(config.instance_path())
         _warn(ctx, f"the application did not load ({_reason(error)}), so its instance configuration alone is used")
-        return config.load(config.instance_path()), config.instance_path()
+        return values, config.instance_path()
     ctx.with_resource(app.app_context())
     return dict(app.config), Path(app.instance_path)
 

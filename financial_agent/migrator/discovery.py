@@ -97,9 +97,10 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
         raise FolderMissing(folder=folder, problem="does not exist") from error
     except NotADirectoryError as error:
         raise FolderMissing(folder=folder, problem="is a file") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in its name
-        problem = f"cannot be read: {getattr(error, 'strerror', error)}"
-        raise FolderMissing(folder=folder, problem=problem) from error
+    except OSError as error:
+        raise FolderMissing(folder=folder, problem=f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise FolderMissing(folder=folder, problem="holds a NUL byte") from error
 
 
 def _parse_name(folder: Path, name: str) -> re.Match[str] | None:

@@ -272,7 +272,7 @@ class CascadeRefused(MigratorError):
     advice = (
         "To rebuild the table and keep those rows, add the line: -- migrate:foreign_keys off\n"
         "If the rows shall go, add the line: -- migrate:allow cascade\n"
-        "Having done so, {then}"
+        "{then}"
     )
 
 
@@ -321,7 +321,7 @@ class RepairRefused(MigratorError):
 class PlanChanged(MigratorError):
     code = "FA406"
     exit_code = 4
-    text = "another run changed the database meanwhile: {expected} would no longer be what is rolled back"
+    text = "another run changed the database meanwhile: {expected} is no longer what would be rolled back"
     advice = "Look again with: flask db status"
 
 

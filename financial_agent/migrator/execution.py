@@ -234,6 +234,7 @@ def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
     if children:
         location = locate(step.script.source.name, statement, 0)
         then = what_then(step)
+        then = then[0].upper() + then[1:]
         raise CascadeRefused(location=location, table=table, children=", ".join(children), then=then)
 
 

@@ -61,8 +61,10 @@ _trigger_end = re.compile(rf"{TRIVIA}END{_GAP}", re.IGNORECASE)
 _directive = re.compile(rf"{_DIRECTIVE}[ \t]*+([^\n]*+)")
 # A comment that is nearly a section's start.
 _stray_marker = re.compile(
-    r"^[ \t]*--[^\w\n]*([a-z]+)[^a-z\n]+(up|down)\b[^\w\n]*(?:\w*transaction\b.*)?$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t]*--[^\w\n]*([a-z]+)[^a-z\n]+(up|down)\b(?:[^\w\n]*(?:\w*transaction\b.*)?|[ \t]*[:(].*)$",
+    re.IGNORECASE | re.MULTILINE,
 )
+_comment = re.compile(COMMENT)
 _MARKER_WORDS = ("migrate", "migration", "dbmate", "goose")
 _openers = {
     "'": ("string", "'"),
@@ -197,7 +199,7 @@ def _take_statement(text: _Text) -> Statement:
         closed = text.buffer[end : end + 1] == ";"
         if is_trigger is None:
             is_trigger = bool(_trigger.match(text.buffer, text.at))
-        ends_here = not is_trigger or (ahead > 0 and _trigger_end.fullmatch(text.buffer, text.at + ahead, end))
+        ends_here = not is_trigger or _trigger_end.fullmatch(text.buffer, text.at + ahead, end)
         if closed and ends_here:
             sql = text.advance(end + 1)
             break
@@ -223,7 +225,8 @@ def _refuse_unterminated(text: _Text) -> NoReturn:
 def _refuse_stray_markers(text: _Text, trivia: str) -> None:
     """What other tools, or a slip of the hand, write for a section's start. Read as a comment it would turn the undoing
     half of a file into live SQL."""
-    for stray in _stray_marker.finditer(trivia):
+    lines = _comment.sub(lambda each: each[0] if each[0][1] == "-" else re.sub(r"[^\n]", " ", each[0]), trivia)
+    for stray in _stray_marker.finditer(lines):
         import difflib  # only here: it would cost every start-up
 
         if difflib.get_close_matches(stray[1].lower(), _MARKER_WORDS, n=1, cutoff=0.75):

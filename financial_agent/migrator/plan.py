@@ -113,8 +113,9 @@ def resolve(target: str, names: Sequence[str]) -> str:
     else:
         matches = [name for name in names if target in (name, name.removesuffix(".sql"))]
         matches = matches or [name for name in names if target.lower() in name.lower()]
-    if not matches:
-        fix = f"The versions are {names[0]} to {names[-1]}: flask db status" if names else "flask db status"
+    if not matches or not target:
+        known = sorted(names, key=version_of)
+        fix = f"The versions are {known[0]} to {known[-1]}: flask db status" if known else "flask db status"
         raise TargetUnknown(target=target, fix=fix)
     if len(matches) > 1:
         raise TargetAmbiguous(target=target, matches=", ".join(matches))

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -89,7 +90,7 @@ class Script:
                 yield item
 
     def text(self) -> str:
-        """The section as a text of its own that `parse_stored` takes, its lines numbered as in the file."""
+        """A down section as a text of its own that `parse_stored` takes, its lines numbered as in the file."""
         if self.start == 0:  # nothing stands above it
             return _slice(self.source.chunks(), 0, self.end)
         directives = [f"-- migrate:allow {' '.join(sorted(self.allow))}\n"] if self.allow else []
@@ -326,14 +327,18 @@ def _section(directive: Directive) -> Direction | None:
 
 def _foreign_keys_pragma(statement: Statement) -> bool | None:
     """What a `PRAGMA foreign_keys = …` switches to, in SQLite's own judgement; None for every other statement."""
-    if statement.keyword != "PRAGMA" or "foreign_keys" not in statement.text.lower():
-        return None
+    pragma = _pragma.match(statement.text)
+    return _switched_to(statement.text) if pragma and pragma[1].lower() == "foreign_keys" else None
+
+
+@cache
+def _switched_to(pragma: str) -> bool | None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
         switched = set()
         for before in ("ON", "OFF"):
             scratch.execute(f"PRAGMA foreign_keys = {before}")
             try:
-                scratch.execute(statement.text)
+                scratch.execute(pragma)
             except sqlite3.Error:
                 return None  # the run will tell
             switched |= set(scratch.execute("PRAGMA foreign_keys").fetchall())
@@ -342,7 +347,9 @@ def _foreign_keys_pragma(statement: Statement) -> bool | None:
 
 def _place(name: str, directive: Directive, behind: str = "") -> Location:
     """Where a directive's word stands, or one of its arguments."""
-    column = directive.excerpt.find(behind, directive.column) + 1 if behind else directive.column
+    column = directive.column
+    if behind and (found := re.compile(rf"(?<=\s){re.escape(behind)}(?!\S)").search(directive.excerpt, column)):
+        column = found.start() + 1
     return Location(name, directive.line, column, directive.excerpt)
 
 

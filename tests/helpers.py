@@ -1,0 +1,371 @@
+"""What the fault tests share: real processes, locks that other processes hold, deaths at a chosen moment, and
+everything that a database holds, in a form that can be compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from threading import Timer
+from typing import Any, NamedTuple
+
+from financial_agent.migrator import runner
+from financial_agent.migrator.control import Control
+from financial_agent.migrator.events import Done, Event
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAIN = [sys.executable, str(ROOT / "financial_agent" / "migrations" / "run_migrations.py")]
+FLASK = [sys.executable, "-m", "flask", "--app", "financial_agent", "db"]
+PATIENCE = 60.0  # seconds after which a test no longer believes that a process will do what it waits for
+
+# Hours of work for SQLite that take no space.
+ENDLESS = (
+    "SELECT count(*) FROM (WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 1000000000000)"
+    " SELECT n FROM c)"
+)
+# A table of the first runner.
+FIRST_LEDGER = (
+    "CREATE TABLE _migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, filename TEXT UNIQUE NOT NULL,"
+    " applied_at DATETIME DEFAULT (datetime('now')))"
+)
+
+Process = subprocess.Popen[str]
+Finished = subprocess.CompletedProcess[str]
+
+
+def rows_of(count: int, table: str = "") -> str:
+    """A SELECT of so many rows of a hundred bytes, or with a table the INSERT of them."""
+    numbers = f"WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {count})"
+    rows = f"{numbers} SELECT n, printf('%0100d', n) FROM c"
+    return f"INSERT INTO {table} {rows}" if table else rows
+
+
+class Site:
+    """A database, which need not exist yet, in a folder of its own, and the folder of its migrations."""
+
+    def __init__(self, root: Path, files: Mapping[str, str] | None = None) -> None:
+        self.root = root
+        self.data = root / "data"
+        self.database = self.data / "app.db"
+        self.directory = root / "migrations"
+        self.data.mkdir(parents=True)
+        self.directory.mkdir()
+        self.write(files or {})
+
+    def write(self, files: Mapping[str, str]) -> None:
+        for name, sql in files.items():
+            (self.directory / f"{name}.sql").write_text(sql, encoding="utf-8")
+
+    def prepare(self) -> None:
+        """Apply all, without a process of its own: for what a test begins with."""
+        runner.migrate(str(self.database), self.directory)
+
+    # Commands, each a process of its own.
+
+    def migrate(self, *, prefix: Sequence[str] = ()) -> Finished:
+        """The plain runner, which starts faster than Flask, to its end."""
+        with self.migrating(prefix=prefix) as process:
+            return finish(process)
+
+    def migrating(self, *, prefix: Sequence[str] = ()) -> AbstractContextManager[Process]:
+        return started([*prefix, *PLAIN, *self._options()], self.root)
+
+    def flask(self, *words: str, prefix: Sequence[str] = (), stdin: int = subprocess.DEVNULL) -> Finished:
+        """`flask db …` to its end."""
+        with self.flasking(*words, prefix=prefix, stdin=stdin) as process:
+            return finish(process)
+
+    def flasking(
+        self, *words: str, prefix: Sequence[str] = (), stdin: int = subprocess.DEVNULL
+    ) -> AbstractContextManager[Process]:
+        return started([*prefix, *FLASK, *words, *self._options()], self.root, stdin=stdin)
+
+    def status(self) -> dict[str, str]:
+        """Each migration's state, as `flask db status` tells it."""
+        finished = self.flask("status", "--json")
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return {
+            item["filename"].removesuffix(".sql"): item["state"] for item in json.loads(finished.stdout)["migrations"]
+        }
+
+    def _options(self) -> list[str]:
+        return ["--database", str(self.database), "--directory", str(self.directory)]
+
+    # The database, past the engine.
+
+    def do(self, *statements: str) -> None:
+        """Run statements on a connection that does not enforce foreign keys, as SQLite's own default is."""
+        with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def rows(self, sql: str, *parameters: object) -> list[Any]:
+        with closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def value(self, sql: str) -> Any:
+        return self.rows(sql)[0][0]
+
+    def tables(self) -> set[str]:
+        """The tables that migrations made."""
+        sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB '_migration*'"
+        names = self.rows(sql) if self.database.exists() else []
+        return {name for (name,) in names if not name.startswith("sqlite_")}
+
+    def applied(self) -> list[str]:
+        """What the ledger records, without suffix, in the order in which it was applied."""
+        if not (self.database.exists() and self.rows("SELECT 1 FROM sqlite_schema WHERE name = '_migrations'")):
+            return []
+        return [name.removesuffix(".sql") for (name,) in self.rows("SELECT filename FROM _migrations ORDER BY id")]
+
+    def history(self) -> list[tuple[str, str]]:
+        """What ever happened: event and migration."""
+        rows = self.rows("SELECT event, filename FROM _migration_history ORDER BY id")
+        return [(event, name.removesuffix(".sql")) for event, name in rows]
+
+    def copy(self, root: Path) -> Site:
+        """The same folder of migrations and, if it exists, the same database, elsewhere."""
+        other = Site(root)
+        for source in (*self.directory.iterdir(), *self.data.iterdir()):
+            target = other.directory if source.parent == self.directory else other.data
+            (target / source.name).write_bytes(source.read_bytes())
+        return other
+
+
+# Processes.
+
+
+@contextmanager
+def started(
+    command: Sequence[str], folder: Path, *, stdin: int = subprocess.DEVNULL, patience: float = PATIENCE
+) -> Iterator[Process]:
+    """A process that is killed, if it still runs, when the context or patience ends."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("FINANCIAL_AGENT_", "FLASK_"))
+    }
+    environment["PYTHONPATH"] = str(ROOT)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    deadline = Timer(patience, process.kill)
+    deadline.start()
+    with process:
+        try:
+            yield process
+        finally:
+            deadline.cancel()
+            process.kill()
+
+
+def finish(process: Process) -> Finished:
+    """Wait for the end of a process; what it printed since it was last read."""
+    out, err = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in err, err
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_for_line(stream: Any, text: str) -> str:
+    """Read a process's output up to the line that holds a text, and return that line."""
+    for line in stream:
+        if text in line:
+            return str(line)
+    raise AssertionError(f"the process ended without saying {text!r}")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Poll for what a process brings about and does not tell."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.002)
+
+
+def cpu_seconds(process: Process) -> float:
+    """What a process has worked so far (Linux)."""
+    return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def has_open(process: Process, path: Path) -> bool:
+    """Whether a process has a file open (Linux)."""
+    try:
+        return any(os.readlink(link) == str(path) for link in Path(f"/proc/{process.pid}/fd").iterdir())
+    except FileNotFoundError:  # a descriptor was closed between listing and reading
+        return False
+
+
+@contextmanager
+def held(database: Path, *statements: str) -> Iterator[Callable[[], None]]:
+    """Another process that has run the statements and holds what they locked, until the function that the context
+    gives releases it, or the context ends."""
+    code = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "for statement in sys.argv[2:]: connection.execute(statement).fetchall()\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(database), *statements]
+    with started(command, database.parent, stdin=subprocess.PIPE) as holder:
+        assert holder.stdout
+        wait_for_line(holder.stdout, "held")
+
+        def release() -> None:
+            assert holder.stdin
+            holder.stdin.close()
+            holder.wait(timeout=PATIENCE)
+
+        yield release
+
+
+# What a database and a folder hold.
+
+
+class State(NamedTuple):
+    """All that a run may change, without times and durations."""
+
+    schema: tuple[Any, ...] = ()
+    rows: tuple[Any, ...] = ()
+    ledger: tuple[Any, ...] = ()
+    history: tuple[Any, ...] = ()
+
+
+def state(database: Path) -> State:
+    """What a database holds. It must open and be sound; one that does not exist holds nothing."""
+    if not database.exists():
+        return State()
+    with closing(sqlite3.connect(database)) as connection:
+
+        def query(sql: str) -> tuple[Any, ...]:
+            return tuple(connection.execute(sql))
+
+        assert query("PRAGMA integrity_check") == (("ok",),)
+        schema = query("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
+        tables = [name for kind, name, _, _ in schema if kind == "table"]
+        users = [name for name in tables if not name.startswith(("_migration", "sqlite_"))]
+        ledger = history = ()
+        if "_migrations" in tables:
+            ledger = query("SELECT filename FROM _migrations ORDER BY id")
+        if "_migration_history" in tables:
+            history = query(
+                "SELECT event, filename, statements, rows_changed, checksum FROM _migration_history ORDER BY id"
+            )
+        contents = [(name, query(f'SELECT * FROM "{name}"')) for name in users]
+        # A hash, because pytest would print a million rows.
+        return State(schema, tuple((name, len(rows), hash(rows)) for name, rows in contents), ledger, history)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder with its bytes and its time of modification."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+# Deaths at a chosen moment.
+
+
+class Death(NamedTuple):
+    """How a run ended: whether the moment came before its end, and the scripts that it had reported as done."""
+
+    came: bool
+    done: list[str]
+
+
+class Executioner:
+    """A process that forks runs and lets each die, by SIGKILL, just before a chosen call of SQLite (counted from 1),
+    be it a statement of a migration, of the record, BEGIN or COMMIT."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def migrate(self, site: Site, moment: int) -> Death:
+        return self._die(site, moment, "migrate")
+
+    def roll_back_all(self, site: Site, moment: int) -> Death:
+        return self._die(site, moment, "rollback")
+
+    def _die(self, site: Site, moment: int, command: str) -> Death:
+        assert self._process.stdin
+        assert self._process.stdout
+        order = {"database": str(site.database), "directory": str(site.directory), "moment": moment, "command": command}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        came, done = json.loads(self._process.stdout.readline())
+        return Death(came, done)
+
+
+@contextmanager
+def executioner() -> Iterator[Executioner]:
+    code = "from tests.helpers import serve_deaths; serve_deaths()"
+    with started([sys.executable, "-c", code], ROOT, stdin=subprocess.PIPE, patience=600) as process:
+        yield Executioner(process)
+
+
+def serve_deaths() -> None:
+    """The executioner's own process: an order a line in, an end a line out."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            try:
+                _run_until(order, writing)
+                os._exit(0)
+            except BaseException as error:
+                os.write(2, f"{error!r}\n".encode())
+            os._exit(1)
+        os.close(writing)
+        with os.fdopen(reading, encoding="utf-8") as reports:
+            done = reports.read().splitlines()
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        assert code in (0, -signal.SIGKILL), code
+        sys.stdout.write(json.dumps([code != 0, done]) + "\n")
+        sys.stdout.flush()
+
+
+def _run_until(order: dict[str, Any], writing: int) -> None:
+    def report(event: Event) -> None:
+        if isinstance(event, Done):
+            os.write(writing, f"{event.filename}\n".encode())
+
+    calls = 0
+
+    class Mortal(sqlite3.Connection):
+        """SQLite's own connection, whose process dies at a call of it."""
+
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            nonlocal calls
+            calls += 1
+            if calls == order["moment"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().execute(*arguments)
+
+    connect = sqlite3.connect
+
+    def connect_mortally(database: Any, **options: Any) -> sqlite3.Connection:
+        return connect(database, **options, factory=sqlite3.Connection if database == ":memory:" else Mortal)
+
+    sqlite3.connect = connect_mortally  # type: ignore[assignment]
+    control = Control(report=report)
+    if order["command"] == "migrate":
+        runner.migrate(order["database"], Path(order["directory"]), control=control)
+    else:
+        runner.rollback(order["database"], Path(order["directory"]), to="0", control=control)

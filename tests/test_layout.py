@@ -1,0 +1,126 @@
+"""The parts of the package import each other in one direction only, and stay small."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "financial_agent"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+ENGINE = sorted(name for name in MODULES if name.startswith("migrator."))
+LONGEST = 420  # lines
+
+# What stands left is imported by what stands right, never the other way round, not even through others
+# (design, section 2): `errors ← lexer ← script ← discovery`, `errors ← databases ← ledger`, `plan` on top of both.
+CHAINS = (
+    ("errors", "source", "lexer", "script", "discovery", "plan", "execution", "runner"),
+    ("errors", "databases", "ledger", "plan", "execution", "runner"),
+    ("events", "control", "execution", "runner"),
+)
+FILES = {"source", "lexer", "script", "discovery"}
+FLASK_ONLY = {"flask", "click", "werkzeug", "jinja2", "dotenv"}
+# What the plain runner imports beside the engine.
+PLAIN = {"config", "cli_render", "migrations.run_migrations"}
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+@cache
+def imports(module: str) -> set[str]:
+    """The modules that a module imports when it runs: those of this package without its name, others whole."""
+    found, waiting = set(), list[ast.AST](ast.parse(MODULES[module].read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if is_for_types_only(node):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            is_ours = [name.removeprefix("financial_agent.") in MODULES for name in names]
+            found |= {name if ours else str(node.module) for name, ours in zip(names, is_ours, strict=True)}
+        waiting += ast.iter_child_nodes(node)
+    return {name.removeprefix("financial_agent.") for name in found}
+
+
+def reached(module: str) -> set[str]:
+    """The modules of the engine that a module imports, itself or through others."""
+    found, waiting = set[str](), [module]
+    while waiting:
+        below = {name.removeprefix("migrator.") for name in imports(f"migrator.{waiting.pop()}") if name in ENGINE}
+        waiting += below - found
+        found |= below
+    return found
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=" ← ".join)
+def test_the_engine_is_imported_in_one_direction(chain: tuple[str, ...]) -> None:
+    for lower, *uppers in (chain[at:] for at in range(len(chain))):
+        assert not reached(lower) & set(uppers), f"{lower} must not need what stands on top of it"
+
+
+@pytest.mark.parametrize("module", [name.removeprefix("migrator.") for name in ENGINE])
+def test_no_module_of_the_engine_needs_itself(module: str) -> None:
+    # The package of the databases picks the module of an engine by the URL.
+    is_seam = module.partition(".")[0] == "databases"
+    assert module not in reached(module) or is_seam
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_files_are_read_without_knowing_any_database(module: str) -> None:
+    assert not {name for name in reached(module) if name.startswith(("databases", "ledger"))}
+
+
+@pytest.mark.parametrize("module", [name.removeprefix("migrator.") for name in ENGINE if ".databases" in name])
+def test_a_database_knows_neither_files_nor_plans(module: str) -> None:
+    assert not reached(module) & {*FILES, "ledger", "plan", "execution", "runner"}
+
+
+@pytest.mark.parametrize("module", [*ENGINE, *sorted(PLAIN)])
+def test_the_engine_and_the_plain_runner_need_only_the_standard_library(module: str) -> None:
+    needed = {name.partition(".")[0] for name in imports(module) if name not in MODULES}
+    optional = {"dotenv"} if module == "migrations.run_migrations" else set()
+    assert needed - sys.stdlib_module_names <= {"financial_agent"} | optional
+    assert not needed & (FLASK_ONLY - optional)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - PLAIN))
+def test_only_the_command_line_speaks(module: str) -> None:
+    spoken = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.Call)
+    } & {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write", "input", "logging.basicConfig"}
+    # A server that cannot start says why, as it ends.
+    allowed = {"cli": {"click.echo", "click.secho"}, "cli_progress": {"click.echo"}, "startup": {"click.echo"}}
+    assert spoken <= allowed.get(module, set())
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"cli", "startup", "migrations.run_migrations"}))
+def test_nothing_below_the_front_ends_ends_the_process(module: str) -> None:
+    calls = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.Call)
+    }
+    assert not calls & {"sys.exit", "exit", "quit", "os._exit", "SystemExit"}
+
+
+def test_nothing_imports_the_command_line_but_the_application_and_its_commands() -> None:
+    importers = {module for module in MODULES if "cli" in imports(module)}
+    assert importers <= {"", "__init__", "financial_agent", "cli"}
+
+
+def test_no_file_of_the_package_is_long() -> None:
+    lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > LONGEST} == {}
