@@ -1,24 +1,27 @@
-"""What the fault tests share: real processes, locks that other processes hold, deaths at a chosen moment, and
+"""What the fault tests share: real processes, also such as die at a chosen moment, locks that others hold, and
 everything that a database holds, in a form that can be compared."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import runpy
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Timer
 from typing import Any, NamedTuple
 
 from financial_agent.migrator import runner
-from financial_agent.migrator.control import Control
-from financial_agent.migrator.events import Done, Event
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = [sys.executable, str(ROOT / "financial_agent" / "migrations" / "run_migrations.py")]
@@ -67,25 +70,24 @@ class Site:
         """Apply all, without a process of its own: for what a test begins with."""
         runner.migrate(str(self.database), self.directory)
 
-    # Commands, each a process of its own.
+    # Commands, each a process of its own. The first two wait for its end; with `dies_at`, it dies on the way.
 
-    def migrate(self, *, prefix: Sequence[str] = ()) -> Finished:
-        """The plain runner, which starts faster than Flask, to its end."""
-        with self.migrating(prefix=prefix) as process:
-            return finish(process)
+    def migrate(self, *, dies_at: int = 0) -> Finished:
+        """The plain runner, which starts faster than Flask."""
+        return run([*PLAIN, *self.options()], self.root, dies_at)
 
-    def migrating(self, *, prefix: Sequence[str] = ()) -> AbstractContextManager[Process]:
-        return started([*prefix, *PLAIN, *self._options()], self.root)
+    def flask(self, *words: str, dies_at: int = 0) -> Finished:
+        """`flask db …`"""
+        return run([*FLASK, *words, *self.options()], self.root, dies_at)
 
-    def flask(self, *words: str, prefix: Sequence[str] = (), stdin: int = subprocess.DEVNULL) -> Finished:
-        """`flask db …` to its end."""
-        with self.flasking(*words, prefix=prefix, stdin=stdin) as process:
-            return finish(process)
+    def migrating(self) -> AbstractContextManager[Process]:
+        return started([*PLAIN, *self.options()], self.root)
 
-    def flasking(
-        self, *words: str, prefix: Sequence[str] = (), stdin: int = subprocess.DEVNULL
-    ) -> AbstractContextManager[Process]:
-        return started([*prefix, *FLASK, *words, *self._options()], self.root, stdin=stdin)
+    def flasking(self, *words: str, stdin: int = subprocess.DEVNULL) -> AbstractContextManager[Process]:
+        return started([*FLASK, *words, *self.options()], self.root, stdin=stdin)
+
+    def options(self) -> list[str]:
+        return ["--database", str(self.database), "--directory", str(self.directory)]
 
     def status(self) -> dict[str, str]:
         """Each migration's state, as `flask db status` tells it."""
@@ -94,9 +96,6 @@ class Site:
         return {
             item["filename"].removesuffix(".sql"): item["state"] for item in json.loads(finished.stdout)["migrations"]
         }
-
-    def _options(self) -> list[str]:
-        return ["--database", str(self.database), "--directory", str(self.directory)]
 
     # The database, past the engine.
 
@@ -174,8 +173,18 @@ def started(
 def finish(process: Process) -> Finished:
     """Wait for the end of a process; what it printed since it was last read."""
     out, err = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in err, err
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return _without_traceback(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+
+
+def run_with(prefix: Sequence[str], command: Sequence[str], site: Site) -> Finished:
+    """A command of the site's to its end, started by another one: with fewer privileges, less space, …"""
+    with started([*prefix, *command, *site.options()], site.root) as process:
+        return finish(process)
+
+
+def _without_traceback(finished: Finished) -> Finished:
+    assert "Traceback" not in finished.stderr, finished.stderr
+    return finished
 
 
 def wait_for_line(stream: Any, text: str) -> str:
@@ -277,75 +286,76 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-# Deaths at a chosen moment.
+# Processes that are forked from one that has imported everything, which takes a tenth of the time of a new one.
 
 
-class Death(NamedTuple):
-    """How a run ended: whether the moment came before its end, and the scripts that it had reported as done."""
+def run(command: Sequence[str], folder: Path, dies_at: int = 0) -> Finished:
+    """A Python command to its end, in a process of its own.
 
-    came: bool
-    done: list[str]
-
-
-class Executioner:
-    """A process that forks runs and lets each die, by SIGKILL, just before a chosen call of SQLite (counted from 1),
-    be it a statement of a migration, of the record, BEGIN or COMMIT."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def migrate(self, site: Site, moment: int) -> Death:
-        return self._die(site, moment, "migrate")
-
-    def roll_back_all(self, site: Site, moment: int) -> Death:
-        return self._die(site, moment, "rollback")
-
-    def _die(self, site: Site, moment: int, command: str) -> Death:
-        assert self._process.stdin
-        assert self._process.stdout
-        order = {"database": str(site.database), "directory": str(site.directory), "moment": moment, "command": command}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        came, done = json.loads(self._process.stdout.readline())
-        return Death(came, done)
+    With `dies_at` it dies by SIGKILL just before that call of SQLite, counted from 1: a statement of a migration or of
+    its record, BEGIN, COMMIT, a question.
+    """
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    server.stdin.write(json.dumps([command, str(folder), dies_at]) + "\n")
+    server.stdin.flush()
+    code, out, err = json.loads(server.stdout.readline())
+    return _without_traceback(subprocess.CompletedProcess(command, code, out, err))
 
 
-@contextmanager
-def executioner() -> Iterator[Executioner]:
-    code = "from tests.helpers import serve_deaths; serve_deaths()"
-    with started([sys.executable, "-c", code], ROOT, stdin=subprocess.PIPE, patience=600) as process:
-        yield Executioner(process)
+@cache
+def _server() -> Process:
+    code = "from tests.helpers import serve; serve()"
+    context = started([sys.executable, "-c", code], ROOT, stdin=subprocess.PIPE, patience=3600)
+    server = context.__enter__()
+    atexit.register(context.__exit__, None, None, None)
+    return server
 
 
-def serve_deaths() -> None:
-    """The executioner's own process: an order a line in, an end a line out."""
+def serve() -> None:
+    """The server's side: an order a line in, an end a line out."""
+    import financial_agent.cli
+    import financial_agent.doctor  # noqa: F401
+
     for line in sys.stdin:
-        order = json.loads(line)
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            try:
-                _run_until(order, writing)
-                os._exit(0)
-            except BaseException as error:
-                os.write(2, f"{error!r}\n".encode())
-            os._exit(1)
-        os.close(writing)
-        with os.fdopen(reading, encoding="utf-8") as reports:
-            done = reports.read().splitlines()
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        assert code in (0, -signal.SIGKILL), code
-        sys.stdout.write(json.dumps([code != 0, done]) + "\n")
+        command, folder, dies_at = json.loads(line)
+        with TemporaryFile() as out, TemporaryFile() as err:
+            child = os.fork()
+            if child == 0:
+                with open(os.devnull) as nothing:
+                    for at, file in enumerate((nothing, out, err)):
+                        os.dup2(file.fileno(), at)
+                os.chdir(folder)
+                os._exit(_exit_code(command[1:], dies_at))
+            _, status = os.waitpid(child, 0)
+            texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
+        print(json.dumps([os.waitstatus_to_exitcode(status), *texts]), flush=True)  # noqa: T201
+
+
+def _exit_code(words: list[str], dies_at: int) -> int:
+    """Run a command as `python` would that has these words behind it."""
+    if dies_at:
+        _make_mortal(dies_at)
+    try:
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
         sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
 
 
-def _run_until(order: dict[str, Any], writing: int) -> None:
-    def report(event: Event) -> None:
-        if isinstance(event, Done):
-            os.write(writing, f"{event.filename}\n".encode())
-
+def _make_mortal(dies_at: int) -> None:
     calls = 0
 
     class Mortal(sqlite3.Connection):
@@ -354,7 +364,7 @@ def _run_until(order: dict[str, Any], writing: int) -> None:
         def execute(self, *arguments: Any) -> sqlite3.Cursor:
             nonlocal calls
             calls += 1
-            if calls == order["moment"]:
+            if calls == dies_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().execute(*arguments)
 
@@ -364,8 +374,3 @@ def _run_until(order: dict[str, Any], writing: int) -> None:
         return connect(database, **options, factory=sqlite3.Connection if database == ":memory:" else Mortal)
 
     sqlite3.connect = connect_mortally  # type: ignore[assignment]
-    control = Control(report=report)
-    if order["command"] == "migrate":
-        runner.migrate(order["database"], Path(order["directory"]), control=control)
-    else:
-        runner.rollback(order["database"], Path(order["directory"]), to="0", control=control)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from financial_agent.migrator import runner
 from tests.helpers import (
     FIRST_LEDGER,
-    Executioner,
     Site,
     State,
-    executioner,
     finish,
     held,
     rows_of,
@@ -181,12 +179,6 @@ DOWN = {
 BOTH = {name: f"-- migrate:up\n{UP[name]}\n-- migrate:down\n{DOWN[name]}\n" for name in UP}
 
 
-@pytest.fixture(scope="module")
-def dying() -> Iterator[Executioner]:
-    with executioner() as process:
-        yield process
-
-
 @pytest.fixture(params=["delete", "wal"])
 def journal_mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -214,25 +206,23 @@ def assert_completes(site: Site, versions: list[State]) -> None:
     assert state(site.database) == versions[-1]
 
 
-def test_a_kill_at_any_call_of_sqlite_leaves_a_version(tmp_path: Path, dying: Executioner, journal_mode: str) -> None:
+def test_a_kill_at_any_call_of_sqlite_leaves_a_version(tmp_path: Path, journal_mode: str) -> None:
     site = Site(tmp_path / "site", UP)
     site.do(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
     versions = versions_of(site, tmp_path / "versions")
     reached = set()
     for moment in count(1):
         victim = site.copy(tmp_path / str(moment))
-        came, done = dying.migrate(victim, moment)
-        reached.add(assert_at_a_version(victim, versions, len(done)))
+        finished = victim.migrate(dies_at=moment)
+        reached.add(assert_at_a_version(victim, versions, finished.stdout.count("Applied ")))
         assert_completes(victim, versions)
-        if not came:
+        if finished.returncode != -signal.SIGKILL:
             break
     assert moment > 50
     assert reached == {0, 1, 2, 3}
 
 
-def test_a_kill_at_any_call_of_sqlite_during_a_rollback_leaves_a_version(
-    tmp_path: Path, dying: Executioner, journal_mode: str
-) -> None:
+def test_a_kill_at_any_call_of_sqlite_during_a_rollback_leaves_a_version(tmp_path: Path, journal_mode: str) -> None:
     site = Site(tmp_path / "site", BOTH)
     site.do(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
     runner.migrate(str(site.database), site.directory)
@@ -243,16 +233,16 @@ def test_a_kill_at_any_call_of_sqlite_during_a_rollback_leaves_a_version(
     assert len(versions) == 4
     for moment in count(1):
         victim = site.copy(tmp_path / str(moment))
-        came, done = dying.roll_back_all(victim, moment)
-        assert_at_a_version(victim, versions, len(done))
+        finished = victim.flask("rollback", "--to", "0", "--yes", dies_at=moment)
+        assert_at_a_version(victim, versions, finished.stdout.count("Rolled back "))
         runner.rollback(str(victim.database), victim.directory, to="0")
         assert state(victim.database) == versions[-1]
-        if not came:
+        if finished.returncode != -signal.SIGKILL:
             break
     assert moment > 40
 
 
-def test_a_kill_while_a_database_is_taken_over_leaves_a_version(tmp_path: Path, dying: Executioner) -> None:
+def test_a_kill_while_a_database_is_taken_over_leaves_a_version(tmp_path: Path) -> None:
     """The first write adds the columns and the checksums, in a transaction of its own."""
     site = Site(tmp_path / "site", UP)
     site.do("CREATE TABLE a (id INTEGER PRIMARY KEY, text TEXT)", FIRST_LEDGER)
@@ -260,13 +250,13 @@ def test_a_kill_while_a_database_is_taken_over_leaves_a_version(tmp_path: Path, 
     versions = versions_of(site, tmp_path / "versions")
     for moment in count(1):
         victim = site.copy(tmp_path / str(moment))
-        came, done = dying.migrate(victim, moment)
+        finished = victim.migrate(dies_at=moment)
         found = state(victim.database)
         assert [row[0] for row in found.ledger] == [row[0] for row in versions[len(victim.applied()) - 1].ledger]
         assert found.rows in [version.rows for version in versions]
-        assert len(done) <= len(victim.applied()) - 1
+        assert finished.stdout.count("Applied ") <= len(victim.applied()) - 1
         assert_completes(victim, versions)
-        if not came:
+        if finished.returncode != -signal.SIGKILL:
             break
     assert moment > 40
 
@@ -371,7 +361,7 @@ def folders(draw: st.DrawFn) -> dict[str, str]:
 @settings(max_examples=25, deadline=None, database=None)
 @given(files=folders(), moments=st.lists(st.integers(1, 80), min_size=1, max_size=3))
 def test_whatever_runs_and_whenever_it_dies_the_database_is_at_a_version(
-    tmp_path_factory: pytest.TempPathFactory, dying: Executioner, files: dict[str, str], moments: list[int]
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, str], moments: list[int]
 ) -> None:
     root = tmp_path_factory.mktemp("run")
     site = Site(root / "site", files)
@@ -379,8 +369,8 @@ def test_whatever_runs_and_whenever_it_dies_the_database_is_at_a_version(
     versions = versions_of(site, root / "versions")
     reached = 0
     for moment in moments:
-        _, done = dying.migrate(site, moment)
-        reached = assert_at_a_version(site, versions, reached + len(done))
+        finished = site.migrate(dies_at=moment)
+        reached = assert_at_a_version(site, versions, reached + finished.stdout.count("Applied "))
     assert_completes(site, versions)
 
 

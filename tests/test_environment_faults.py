@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,13 +16,12 @@ import pytest
 from tests.helpers import (
     FLASK,
     PLAIN,
-    Executioner,
     Finished,
     Site,
-    executioner,
     finish,
     held,
     rows_of,
+    run_with,
     snapshot,
     started,
     state,
@@ -163,7 +163,7 @@ def test_a_limit_on_the_size_of_files_leaves_a_version(tmp_path: Path, journal_m
     site.do(f"PRAGMA journal_mode = {journal_mode}")
     site.prepare()
     site.write(FILES)
-    finished = site.migrate(prefix=["prlimit", f"--fsize={limit}"])
+    finished = run_with(["prlimit", f"--fsize={limit}"], PLAIN, site)
     assert finished.returncode in (2, 3), finished.stderr
     done = finished.stdout.count("Applied ")
     assert site.applied() == list(FILES)[: 1 + done]
@@ -202,7 +202,7 @@ def test_what_cannot_be_written_is_told_and_left_alone(site: Site, journal_mode:
     site.write({"002_small": FILES["002_small"]})
     before = snapshot(site.root)
     with without_write_permission(*(site.root / name for name in names)):
-        finished = site.migrate(prefix=UNPRIVILEGED)
+        finished = run_with(UNPRIVILEGED, PLAIN, site)
     assert finished.returncode in (2, 3), finished.stderr
     assert str(site.data) in finished.stderr
     assert snapshot(site.root) == before
@@ -215,8 +215,8 @@ def test_a_run_with_nothing_to_do_and_status_work_without_write_permission(
     site.do(f"PRAGMA journal_mode = {journal_mode}")
     before = snapshot(site.root)
     with without_write_permission(*(site.root / name for name in names)):
-        status = site.flask("status", "--exit-code", prefix=UNPRIVILEGED)
-        migrate = site.migrate(prefix=UNPRIVILEGED)
+        status = run_with(UNPRIVILEGED, [*FLASK, "status", "--exit-code"], site)
+        migrate = run_with(UNPRIVILEGED, PLAIN, site)
     assert (status.returncode, status.stderr) == (0, "")
     assert "1 applied, 0 pending." in status.stdout
     assert (migrate.returncode, migrate.stdout[:13]) == (0, "Nothing to do"), migrate.stderr
@@ -226,14 +226,14 @@ def test_a_run_with_nothing_to_do_and_status_work_without_write_permission(
 def test_a_new_database_in_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     site = Site(tmp_path / "site", {"001_good": GOOD})
     with without_write_permission(site.data):
-        finished = site.migrate(prefix=UNPRIVILEGED)
+        finished = run_with(UNPRIVILEGED, PLAIN, site)
     assert finished.returncode == 2
     assert list(site.data.iterdir()) == []
 
 
 def test_a_database_without_read_permission_is_told(site: Site) -> None:
     site.database.chmod(0)
-    finished = site.flask("status", prefix=UNPRIVILEGED)
+    finished = run_with(UNPRIVILEGED, [*FLASK, "status"], site)
     assert finished.returncode == 2
     assert str(site.database) in finished.stderr
 
@@ -242,7 +242,7 @@ def test_a_migration_file_without_read_permission_leaves_everything_untouched(si
     site.write({"002_small": FILES["002_small"], "003_secret": GOOD})
     before = snapshot(site.data)
     (site.directory / "003_secret.sql").chmod(0)
-    finished = site.migrate(prefix=UNPRIVILEGED)
+    finished = run_with(UNPRIVILEGED, PLAIN, site)
     assert finished.returncode == 4
     assert "003_secret.sql" in finished.stderr
     assert snapshot(site.data) == before
@@ -342,20 +342,14 @@ def test_a_link_to_nothing_is_no_traceback(tmp_path: Path) -> None:
 # What a killed process leaves.
 
 
-@pytest.fixture(scope="module")
-def dying() -> Iterator[Executioner]:
-    with executioner() as process:
-        yield process
-
-
 @pytest.fixture
-def left_by_a_killed_run(site: Site, dying: Executioner) -> Site:
+def left_by_a_killed_run(site: Site) -> Site:
     """The run died in a migration that had outgrown the cache, so that the file holds half of it."""
     site.write({"002_large": f"{rows_of(60_000, 'good')}; SELECT 1; SELECT 2;"})
     sound = site.database.read_bytes()
     for moment in range(20, 200):
         victim = site.copy(site.root / str(moment))
-        died = dying.migrate(victim, moment).came
+        died = victim.migrate(dies_at=moment).returncode == -signal.SIGKILL
         if died and victim.database.read_bytes() != sound:
             return victim
     raise AssertionError("no death came while the file held half of a migration")
@@ -381,7 +375,7 @@ def test_a_journal_that_cannot_be_played_back_is_told(left_by_a_killed_run: Site
     victim = left_by_a_killed_run
     before = snapshot(victim.data)
     with without_write_permission(victim.data, victim.database, victim.data / "app.db-journal"):
-        finished = victim.flask("status", prefix=UNPRIVILEGED)
+        finished = run_with(UNPRIVILEGED, [*FLASK, "status"], victim)
     assert finished.returncode == 2
     assert "journal" in finished.stderr
     assert snapshot(victim.data) == before

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Finished, Site, finish, snapshot, state, wait_for_line
+from tests.helpers import FLASK, Finished, Site, finish, run_with, snapshot, state, wait_for_line
 
 FILES = {
     "001_people": (
@@ -179,7 +179,7 @@ def test_without_a_terminal_a_rollback_needs_yes(site: Site) -> None:
 def test_yes_is_not_taken_from_the_environment(site: Site, command: str) -> None:
     """Flask reads its options from variables of these names."""
     prefix = ["env", f"FLASK_DB_{command.upper()}_YES=1", "FINANCIAL_AGENT_YES=1"]
-    assert site.flask(command, prefix=prefix).returncode == 4
+    assert run_with(prefix, [*FLASK, command], site).returncode == 4
     assert site.applied() == NAMES
 
 
