@@ -378,8 +378,6 @@ def test_removing_old_orphans_is_no_violation(site: Site) -> None:
 
 
 RENAMES = {
-    "the child": "ALTER TABLE cascaded RENAME TO kids;",
-    "the parent": "ALTER TABLE parents RENAME TO elders;",
     "the child's column": "ALTER TABLE cascaded RENAME COLUMN parent_id TO elder_id;",
     "the child's type": (
         "CREATE TABLE kids (id INTEGER PRIMARY KEY, parent_id TEXT REFERENCES parents (id));"

@@ -57,6 +57,7 @@ class Execution:
         self._control = control
         self._statement: Statement | None = None
         self._begun = 0  # statements begun
+        self._open = 0  # statements begun in a transaction of the script's own
         self._settled = 0  # statements whose effect stays whatever follows
         self._rows = 0
         self._reported = time.monotonic()
@@ -120,8 +121,10 @@ class Execution:
                 if statement.keyword in ("COMMIT", "END"):
                     self._check_orphans(before)
                 self._rows += self._db.execute(statement.text)
+                self._open += 1
                 if not self._db.in_transaction:
-                    self._settled = self._begun
+                    self._settled += 0 if statement.keyword == "ROLLBACK" else self._open
+                    self._open = 0
             self._check_count()
             if self._db.in_transaction:
                 raise StatementError("the section ends inside a transaction that it began")
@@ -238,8 +241,9 @@ def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
         raise CascadeRefused(location=location, table=table, children=", ".join(children), then=then)
 
 
-def refuse_cascades(database: str, steps: Sequence[Step], patience: Patience) -> None:
-    """Find such a DROP TABLE before anything runs, by trying the definitions on the schema alone."""
+def refuse_cascades(database: str | None, steps: Sequence[Step], patience: Patience) -> None:
+    """Find such a DROP TABLE before anything runs, by trying the definitions on the schema alone: that of a database
+    on which nobody else runs migrations now, or, for None, of a new one."""
     if not any(step.script.drops_table for step in steps):
         return
     # What does not work here is for the real run to tell, which has the rows, too.

@@ -98,13 +98,15 @@ def migrate(database: str, directory: Path, *, target: str | None = None, contro
     todo = plan.up_to(files, plan.pending(files, entries), target)
     _warn_of_edited(files, entries, control)
     parsed = {file.filename: read(file) for file in todo}
-    refuse_cascades(database, [_up_step(migration) for migration in parsed.values()], control.patience())
+    if not exists(database):  # a refusal leaves no empty database behind
+        refuse_cascades(None, [_up_step(migration) for migration in parsed.values()], control.patience())
     done: list[Done] = []
     if todo:
         with session.exclusive(database, control) as db:
             entries = ledger.entries(db)  # others may have run while we waited
             todo = plan.up_to(files, plan.pending(files, entries), target)
             steps = [_up_step(parsed.get(file.filename) or read(file)) for file in todo]
+            refuse_cascades(database, steps, control.patience())
             _take_over(db, files, entries)
             done = _execute(db, steps, control)
     return _outcome(database, files, entries, done)

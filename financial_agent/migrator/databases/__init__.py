@@ -132,13 +132,13 @@ def exists(database: str) -> bool:
     return sqlite.exists(sqlite.path_of(database))
 
 
-def scratch(database: str, patience: Patience) -> Database:
-    """A database in memory with the schema of another, or with none when that is not there yet, but without rows."""
+def scratch(database: str | None, patience: Patience) -> Database:
+    """A database in memory with the schema of another, or, for None, without any; it has no rows."""
     from financial_agent.migrator.databases import sqlite
 
-    path = sqlite.path_of(database)
-    if not sqlite.exists(path):
+    if database is None:
         return sqlite.Scratch(None)
+    path = sqlite.path_of(database)
     with closing(sqlite.SqliteDatabase(path, readonly=True, patience=patience)) as original:
         return sqlite.Scratch(original)
 

@@ -29,7 +29,8 @@ def find_orphans(query: Query) -> Counter[Orphan]:
                 keys = _keys_by_rowid(query, table, fkid, [row[0] for row in rows if row[2] == fkid])
             else:
                 keys = _keys_without_parent(query, table, parent, fkid)
-            found.update(Orphan(table, parent, key) for key in keys)
+            # As text, because a rebuild may give the column another type.
+            found.update(Orphan(table, parent, tuple(map(str, key))) for key in keys)
     return found
 
 
