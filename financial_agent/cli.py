@@ -22,6 +22,7 @@ from financial_agent.cli_progress import Printer
 from financial_agent.config import Settings
 from financial_agent.migrator import discovery, runner
 from financial_agent.migrator import repair as repairs
+from financial_agent.migrator import rollback as rollbacks
 from financial_agent.migrator.control import Control, stop_on_signals
 from financial_agent.migrator.databases import display_name
 from financial_agent.migrator.errors import ConfirmationNeeded, Declined, Interrupted, MigratorError
@@ -161,13 +162,13 @@ def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: f
     agreed = None
     if not yes:
         with _control(ctx, wait) as control:
-            losses = runner.preview_rollback(*where, steps=steps, to=to, control=control)
+            losses = rollbacks.preview(*where, steps=steps, to=to, control=control)
         if losses.filenames:
             click.echo(cli_render.losses_text(losses), err=True)
             _confirm("Roll back?")
         agreed = losses.filenames
     with _control(ctx, wait) as control:
-        outcome = runner.rollback(*where, steps=steps, to=to, expected=agreed, control=control)
+        outcome = rollbacks.rollback(*where, steps=steps, to=to, expected=agreed, control=control)
     _emit_outcome(ctx, outcome)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.events import Done
 from financial_agent.migrator.plan import Item
-from financial_agent.migrator.runner import Losses, Outcome, Status
+from financial_agent.migrator.rollback import Losses
+from financial_agent.migrator.runner import Outcome, Status
 
 SCHEMA = "financial-agent.db/1"
 _WIDTH = 100  # characters of a line of SQL that an error shows

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from financial_agent.migrator import runner
+from financial_agent.migrator import rollback, runner
 from tests.helpers import (
     FIRST_LEDGER,
     Site,
@@ -228,14 +228,14 @@ def test_a_kill_at_any_call_of_sqlite_during_a_rollback_leaves_a_version(tmp_pat
     runner.migrate(str(site.database), site.directory)
     other = site.copy(tmp_path / "versions")
     versions = [state(site.database)]
-    while runner.rollback(str(other.database), other.directory).done:
+    while rollback.rollback(str(other.database), other.directory).done:
         versions.append(state(other.database))
     assert len(versions) == 4
     for moment in count(1):
         victim = site.copy(tmp_path / str(moment))
         finished = victim.flask("rollback", "--to", "0", "--yes", dies_at=moment)
         assert_at_a_version(victim, versions, finished.stdout.count("Rolled back "))
-        runner.rollback(str(victim.database), victim.directory, to="0")
+        rollback.rollback(str(victim.database), victim.directory, to="0")
         assert state(victim.database) == versions[-1]
         if finished.returncode != -signal.SIGKILL:
             break
@@ -313,7 +313,7 @@ def test_a_kill_at_a_random_time_of_a_rollback_leaves_a_version(tmp_path: Path, 
     runner.migrate(str(site.database), site.directory)
     other = site.copy(tmp_path / "versions")
     versions = [state(site.database)]
-    while runner.rollback(str(other.database), other.directory).done:
+    while rollback.rollback(str(other.database), other.directory).done:
         versions.append(state(other.database))
     chance = random.Random(2025)
     for number in range(40):
@@ -325,7 +325,7 @@ def test_a_kill_at_a_random_time_of_a_rollback_leaves_a_version(tmp_path: Path, 
             process.kill()
             out, _ = process.communicate()
         assert_at_a_version(victim, versions, out.count("Rolled back "))
-        runner.rollback(str(victim.database), victim.directory, to="0")
+        rollback.rollback(str(victim.database), victim.directory, to="0")
         assert state(victim.database) == versions[-1]
         rmtree(victim.root)
 

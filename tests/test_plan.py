@@ -151,7 +151,7 @@ def test_a_whole_name_means_itself_though_it_is_part_of_another() -> None:
     assert resolve("1_add", ["1_add.sql", "11_add.sql", "21_add_more.sql"]) == "1_add.sql"
 
 
-@pytest.mark.parametrize("target", ["email", "users", ".sql", "_", ""])
+@pytest.mark.parametrize("target", ["email", "users", ".sql", "_"])
 def test_a_part_of_several_names_is_refused(target: str) -> None:
     with pytest.raises(TargetAmbiguous) as refused:
         resolve(target, NAMES)
@@ -159,7 +159,7 @@ def test_a_part_of_several_names_is_refused(target: str) -> None:
     assert matches == [each for each in NAMES if target in each]
 
 
-@pytest.mark.parametrize("target", ["0", "4", "100", "-1", "1.0", "1 ", "nothing", "²"])
+@pytest.mark.parametrize("target", ["0", "4", "100", "-1", "1.0", "1 ", "nothing", "", "²"])
 def test_an_unknown_target_is_refused_with_what_there_is(target: str) -> None:
     with pytest.raises(TargetUnknown) as refused:
         resolve(target, NAMES)

@@ -131,7 +131,8 @@ class Execution:
             self._check_orphans(before)
         finally:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                with suppress(StatementError):  # closing the connection does the same, and must not hide the failure
+                    self._db.execute("ROLLBACK")
 
     def _begin(self, statement: Statement) -> None:
         self._statement = statement
