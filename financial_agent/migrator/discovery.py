@@ -91,7 +91,7 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
     """What the folder holds, by name, without hidden files and folders. Raises FolderMissing."""
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not (entry.name.startswith(".") or os.path.isdir(entry.path))]
+            visible = [entry for entry in entries if not (entry.name.startswith(".") or _is_folder(entry))]
             return sorted(visible, key=lambda entry: entry.name)
     except FileNotFoundError as error:
         raise FolderMissing(folder=folder, problem="does not exist") from error
@@ -101,6 +101,11 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
         raise FolderMissing(folder=folder, problem=f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise FolderMissing(folder=folder, problem="holds a NUL byte") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A link is asked by its path, as a loop of links makes is_dir() raise; anything else costs no system call.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _parse_name(folder: Path, name: str) -> re.Match[str] | None:
