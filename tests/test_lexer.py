@@ -468,10 +468,10 @@ def lexed_in_few_scans(chunks: Iterator[str], most: int) -> list[Item]:
 @pytest.mark.parametrize(
     ("head", "piece", "tail", "most"),
     [
-        ("INSERT INTO t VALUES (0)", ", (1, 'a;b')" * 100, ";", 60),
-        ("SELECT '", "a;\n" * 400, "';", 60),
-        ("", "-- a comment\n" * 100, "SELECT 1;", 60),
-        ("SELECT 1 /*", " a; " * 300, "*/", 60),
+        ("INSERT INTO t VALUES (0)", ", (1, 'a;b')" * 100, ";", 4000),
+        ("SELECT '", "a;\n" * 400, "';", 2000),
+        ("", "-- a comment\n" * 100, "SELECT 1;", 2000),
+        ("SELECT 1 /*", " a; " * 300, "*/", 2000),
         ("CREATE TRIGGER a BEGIN", f"\nSELECT '{'a' * 1200}';", " END;", 5 * 4000),
     ],
 )

@@ -564,9 +564,6 @@ def same_after_storing(script: Script) -> None:
         ALLOW + FREE + "SELECT 1;\n-- migrate:down transaction:false\nVACUUM; SELECT 'é\n'; DROP TABLE a",
         UP + "-- migrate:down\nPRAGMA foreign_keys=OFF;\nBEGIN;\n\n  SELECT 'a''b';\nCOMMIT;\nPRAGMA a;",
         "\n-- é\n  -- migrate:up\r\nSELECT 1;\r\n\t-- migrate:down\r\nSELECT 1;\r\nSELECT '\r\n'; /* a */ SELECT 3",
-        "SELECT 1;\nDROP TABLE a;",
-        KEYS + "DROP TABLE a;",
-        "PRAGMA foreign_keys=OFF; SELECT 1;",
     ],
 )
 def test_a_stored_script_runs_the_same_statements_with_the_same_line_numbers(parse: Parse, text: str) -> None:
@@ -679,9 +676,10 @@ def test_a_file_that_is_not_refused_runs_as_it_was_counted(tmp_path_factory: pyt
 
 @settings(max_examples=400, deadline=None)
 @given(files)
-def test_any_script_is_the_same_after_storing(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_down_script_is_the_same_after_storing(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     for script in scripts(tmp_path_factory, text):
-        same_after_storing(script)
+        if script.direction == "down":
+            same_after_storing(script)
 
 
 @settings(max_examples=150, deadline=None)

@@ -40,16 +40,20 @@ class Directive(NamedTuple):
 _SPACE = r"[ \t\n\f\r][ \t\n\v\f\r]*+|\ufeff"
 _DIRECTIVE = r"--[ \t]*+(?i:migrate)[ \t]*+:"
 # `--` ends at a line feed and nowhere else: a lone carriage return belongs to the comment.
-COMMENT = rf"(?!{_DIRECTIVE})--[^\n]*+|/\*(?:[^*]++|\*(?!/))*+\*/"
-TRIVIA = rf"(?:{_SPACE}|{COMMENT})*+"
+COMMENT = rf"(?!{_DIRECTIVE})--[^\n]*+|/\*(?:[^*]++|\*(?!/))*\*/"
+TRIVIA = rf"(?:{_SPACE}|{COMMENT})*"
 # Every character beyond ASCII belongs to names, odd spaces included.
 WORD = r"[\w$\x80-\U0010ffff]"
 
-_skip = re.compile(TRIVIA)
+# Groups are repeated greedily, not possessively, because Python 3.11.2 (Debian 12) leaves the position wrong where a
+# possessive group fails (https://github.com/python/cpython/issues/106052); and a bounded number of times at once,
+# because a greedy group remembers each of its turns.
+_TURNS = 1000
+_skip = re.compile(rf"(?:{_SPACE}|{COMMENT}){{0,{_TURNS}}}")
 # Everything up to a semicolon, a directive, or a quote or comment that is not closed in the text at hand.
 _piece = re.compile(
-    rf"""(?:[^;'"`\[\-/]++|'(?:[^']++|'')*+'|"(?:[^"]++|"")*+"|`(?:[^`]++|``)*+`|\[[^\]]*+\]"""
-    rf"""|{COMMENT}|-(?!-)|/(?!\*))*+"""
+    rf"""(?:[^;'"`\[\-/]++|'(?:[^']++|'')*'(?!')|"(?:[^"]++|"")*"(?!")|`(?:[^`]++|``)*`(?!`)|\[[^\]]*+\]"""
+    rf"""|{COMMENT}|-(?!-)|/(?!\*)){{0,{_TURNS}}}"""
 )
 _word = re.compile(rf"[A-Za-z_]{WORD}*+")
 _GAP = rf"(?!{WORD}){TRIVIA}"
@@ -150,10 +154,17 @@ def lex(chunks: Iterable[str], path: str) -> Iterator[Statement | Directive]:
 def _match_end(pattern: re.Pattern[str], text: _Text, ahead: int = 0) -> int:
     """Where the match ends that starts `ahead` characters on, once enough text is at hand to be sure of it."""
     while True:
-        match = pattern.match(text.buffer, text.at + ahead)
-        end = match.end() if match else text.at + ahead
+        end = _repeat(pattern, text.buffer, text.at + ahead)
         if _is_sure(pattern, text.buffer, end) or not text.more():
             return end
+
+
+def _repeat(pattern: re.Pattern[str], buffer: str, start: int) -> int:
+    while match := pattern.match(buffer, start):
+        if match.end() == start or buffer[match.end() : match.end() + 1] == ";":
+            return match.end()
+        start = match.end()
+    return start
 
 
 def _is_sure(pattern: re.Pattern[str], buffer: str, end: int) -> bool:
