@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -57,6 +58,8 @@ class DatabaseGroup(AppGroup):
         try:
             return super().invoke(ctx)
         except MigratorError as error:
+            # What is to be typed next concerns the same database and folder.
+            error.hint = re.sub(r"\bflask db \w+", lambda command: command[0] + _given(ctx), error.hint)
             if ctx.meta["db.json"]:
                 done = [cli_render.done_json(each) for each in error.done]
                 _emit_json(ctx, error.exit_code, done, [*_notes(ctx), cli_render.error_json(error)])
@@ -67,6 +70,12 @@ class DatabaseGroup(AppGroup):
             if not ctx.meta["db.json"]:
                 raise
             self._refuse_usage(ctx, error)
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):  # `| head` ends quietly: that is Click's to do
+                raise
+            click.echo(f"Error: the result could not be written: {error.strerror}", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try once more at its end
+            ctx.exit(1)
 
     def _refuse_usage(self, ctx: click.Context, error: click.UsageError) -> NoReturn:
         _emit_json(ctx, error.exit_code, [], [cli_render.note_json("error", error.format_message())])
@@ -284,6 +293,7 @@ for _alias, _command in (("current", status), ("stamp", baseline)):
 
 def _settings(ctx: click.Context, database: str | None, directory: str | None, **_: Any) -> Settings:
     """The application's settings, overridden by the options; the commands go on in the application's context."""
+    ctx.meta["db.options"] = {"--database": database, "--directory": directory}
     values, instance = _configuration(ctx)
     ctx.meta["db.instance"] = str(instance)
     settings = config.settings(values, instance)
@@ -311,6 +321,11 @@ def _configuration(ctx: click.Context) -> tuple[dict[str, Any], Path]:
     return dict(app.config), Path(app.instance_path)
 
 
+def _given(ctx: click.Context) -> str:
+    options = ctx.meta.get("db.options", {})
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error.__cause__, MigratorError):
         return error.__cause__.message
@@ -328,7 +343,7 @@ def _control(ctx: click.Context, wait: float) -> Iterator[Control]:
 
 
 def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise ConfirmationNeeded(action="This rollback", fix="Say so on the command line: --yes")
     try:
         agreed = click.confirm(question, default=False, err=True)

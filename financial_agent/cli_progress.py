@@ -22,7 +22,7 @@ class Printer:
     def __init__(self, *, quiet: bool) -> None:
         self.warnings: list[Warned] = []
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed
         self._bar: Any = None
         self._since = self._drawn = time.monotonic()
         self._waiting_for = ""
@@ -38,10 +38,10 @@ class Printer:
         self._clear()
 
     def report(self, event: Event) -> None:
-        """Take an event. A reader that went away (`| head`) must not stop a run."""
+        """Take an event. A reader that went away (`| head`), or a full disk, must not stop a run."""
         try:
             self._report(event)
-        except BrokenPipeError:
+        except OSError:
             self._quiet, self._terminal = True, False
 
     def _report(self, event: Event) -> None:

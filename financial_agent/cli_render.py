@@ -28,6 +28,10 @@ def error_text(error: MigratorError) -> str:
     if error.state:
         lines.append(f"State: {error.state}.")
     lines += [f"Next:  {line}" if at == 0 else f"       {line}" for at, line in enumerate(error.hint.splitlines())]
+    return _shown(lines)
+
+
+def _shown(lines: Sequence[str]) -> str:
     return "\n".join(map(_printable, lines))
 
 
@@ -69,14 +73,14 @@ def status_text(status: Status) -> str:
         for state in ("applied", "edited", "missing", "pending")
         if state in ("applied", "pending") or any(item.state == state for item in status.items)
     ]
-    return "\n".join([*lines, ", ".join(counts) + "."])
+    return _shown([*lines, ", ".join(counts) + "."])
 
 
 def _status_row(item: Item) -> tuple[str, str, str, str]:
     notes: list[str] = [item.state]
     if item.out_of_order:
         notes.append("out of order")
-    if not item.reversible:
+    if item.reversible is False:
         notes.append("irreversible")
     entry = item.entry
     return (
@@ -103,14 +107,14 @@ def losses_text(losses: Losses) -> str:
     """What a rollback takes away, table by table."""
     lines = [f"This rolls back {', '.join(losses.filenames)}."]
     if not losses.complete:
-        lines.append("It runs outside a transaction, so what it removes could not be counted beforehand.")
+        lines.append("What it removes could not be counted beforehand: docs/guarantees.md, Limits.")
     for table, count in losses.rows.items():
         lines.append(f"  {amount(count, 'row')} of {table} will be gone")
     for column, count in losses.values.items():
         lines.append(f"  {amount(count, 'value')} of {column} will be gone")
     if losses.complete and not losses.rows and not losses.values:
         lines.append("No row will be lost.")
-    return "\n".join(lines)
+    return _shown(lines)
 
 
 def milliseconds(ms: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +47,12 @@ def settings(values: Mapping[str, Any], instance: Path) -> Settings:
 def prepare_instance(settings: Settings, instance: Path) -> None:
     """Make the instance folder when the database belongs there; any other missing folder may be a slip of the pen."""
     if Path(settings.database).parent == instance:
-        instance.mkdir(parents=True, exist_ok=True)
+        try:
+            instance.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fix = "Name a database that lies elsewhere: FINANCIAL_AGENT_DATABASE or --database"
+            problem = f"cannot be made: {error.strerror}"
+            raise ConfigurationInvalid(setting=f"the folder {instance}", problem=problem, fix=fix) from error
 
 
 def instance_path() -> Path:
@@ -106,10 +112,11 @@ def database(value: object, base: Path) -> str:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(text, bool | float) or not isinstance(text, str | int) or text == "":
         fix = 'Set it to a file, as in DATABASE = "financial_data.db"'
-        raise ConfigurationInvalid(setting="DATABASE", problem=f"is {value!r}, not a path or URL", fix=fix)
+        what = "empty" if text == "" else f"a {type(value).__name__}"  # a dict may hold a password
+        raise ConfigurationInvalid(setting="DATABASE", problem=f"is {what}, not a path or URL", fix=fix)
     text = str(text)
     path = text.removeprefix("sqlite:///")
-    if "://" in path or path.startswith((":", "file:")):
+    if re.match(r"[A-Za-z][\w+.-]+:/", path) or path.startswith((":", "file:")):
         return text
     return str(base / os.path.expanduser(path))
 

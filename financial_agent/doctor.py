@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sqlite3
 import sys
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from financial_agent.cli_render import note_json
 from financial_agent.config import Settings
 from financial_agent.migrator import discovery, ledger
-from financial_agent.migrator.databases import connect, exists
+from financial_agent.migrator.databases import StatementError, connect, exists
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.script import read
 
@@ -107,25 +108,33 @@ def _database(settings: Settings) -> Iterator[Check]:
     except MigratorError as error:
         yield _failed("database", error)
         return
+    except StatementError as error:
+        yield Check("fail", "database", str(error), f"Look at it with: sqlite3 {shlex.quote(settings.database)}")
+        return
     yield Check("ok", "database", f"{settings.database}, {len(applied)} applied, journal mode {mode}")
     yield from _permissions(Path(settings.database))
     if problems:
-        fix = f"Restore a backup, or try: sqlite3 {settings.database} .recover"
+        fix = f"Restore a backup, or try: sqlite3 {shlex.quote(settings.database)} .recover"
         yield Check("fail", "integrity", "; ".join(problems), fix)
     else:
         yield Check("ok", "integrity", "quick_check finds nothing")
     if orphans:
-        fix = f"See them with: sqlite3 {settings.database} 'PRAGMA foreign_key_check'"
+        fix = f"See them with: sqlite3 {shlex.quote(settings.database)} 'PRAGMA foreign_key_check'"
         yield Check("warn", "foreign keys", f"{orphans} rows without their parent", fix)
 
 
 def _permissions(path: Path) -> Iterator[Check]:
     for place in (path, path.parent):
         if not os.access(place, os.W_OK):
-            yield Check("fail", "permissions", f"{place} cannot be written", f"ls -ld {place}")
+            yield Check("fail", "permissions", f"{place} cannot be written", f"ls -ld {shlex.quote(str(place))}")
     free = shutil.disk_usage(path.parent).free
     if free < max(_LOW_SPACE, path.stat().st_size):
-        yield Check("warn", "disk", f"{free >> 20} MB free, less than a rebuild may need", f"df -h {path.parent}")
+        yield Check(
+            "warn",
+            "disk",
+            f"{free >> 20} MB free, less than a rebuild may need",
+            f"df -h {shlex.quote(str(path.parent))}",
+        )
 
 
 def _failed(subject: str, error: MigratorError) -> Check:

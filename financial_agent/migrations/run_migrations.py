@@ -8,6 +8,7 @@ they are given. The exit codes are those of `flask db migrate`.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--directory", help="the folder of the migrations")
     parser.add_argument("--verbose", action="store_true", help="log every statement to standard error")
     options = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not stop a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     if options.verbose:
         import logging
 
@@ -48,10 +51,10 @@ def main() -> int:
 
 
 def _say(text: str) -> None:
-    """Print a result. A reader that went away (`| head`) must not stop a run."""
+    """Print a result. A reader that went away (`| head`), or a full disk, must not stop a run."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -73,7 +73,7 @@ class DatabaseFolderMissing(MigratorError):
 
 class DatabaseUnusable(MigratorError):
     code = "FA104"
-    text = "cannot open {database}: {cause}"
+    text = "cannot use {database}: {cause}"
     advice = "{fix}"
 
 
@@ -294,7 +294,7 @@ class FileRenamed(MigratorError):
     code = "FA404"
     exit_code = 4
     text = "migration {version} was applied as {applied}, but the folder now has {found}"
-    advice = "Rename the file back to {applied}, or give the new one a number of its own"
+    advice = "Rename the file back to {applied}; a new migration with its number needs a number of its own"
 
 
 class MigrationsPending(MigratorError):
@@ -307,15 +307,15 @@ class MigrationsPending(MigratorError):
 class BaselineRefused(MigratorError):
     code = "FA409"
     exit_code = 4
-    text = "{database} has {count} migrations recorded: it needs no baseline"
-    advice = "flask db status"
+    text = "{database} cannot be adopted: {why}"
+    advice = "{fix}"
 
 
 class RepairRefused(MigratorError):
     code = "FA410"
     exit_code = 4
-    text = "{name} cannot be repaired: its file is not in {directory}"
-    advice = "Put the file back, or leave it: a missing file stops no run"
+    text = "{name} cannot be repaired: {why}"
+    advice = "See where it stands with: flask db status"
 
 
 class PlanChanged(MigratorError):

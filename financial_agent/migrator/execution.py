@@ -28,6 +28,7 @@ from financial_agent.migrator.errors import (
     FileChanged,
     ForeignKeysViolated,
     Interrupted,
+    LedgerUnusable,
     MigrationFailed,
     MigrationFailedHalfway,
     MigratorError,
@@ -76,6 +77,8 @@ class Execution:
                     done = self._record(started_at, clock)
             else:
                 self._without_transaction()
+                # The record is written as safely as any, whatever the script has set (synchronous, journal_mode).
+                self._db.reset(settings=True)
                 with self._db.transaction():
                     done = self._record(started_at, clock)
         except (StatementError, OrphansLeft, Stopped, FileChanged, _EndedTransaction) as error:
@@ -88,13 +91,12 @@ class Execution:
         """How many statements are in effect although the script failed: none of one that ran in a transaction."""
         return 0 if self._script.transaction else self._settled
 
-    def try_out(self) -> int:
-        """Run the statements in a transaction that the caller undoes; the number of rows they changed."""
+    def try_out(self) -> None:
+        """Run the statements in a transaction that the caller undoes."""
         try:
             self.statements()
         except (StatementError, Stopped, FileChanged, _EndedTransaction) as error:
             raise self._explained(error) from error
-        return self._rows
 
     def statements(self) -> None:
         """Run the statements in the transaction that is open."""
@@ -145,7 +147,7 @@ class Execution:
         if now - self._reported > _REPORT_EVERY:
             self._reported = now
             self._control.report(Working(self._step.filename, self._begun - 1))
-        if is_guarded(self._step, statement):
+        if statement.keyword == "DROP":
             refuse_cascade(self._db, self._step, statement)
 
     def _check_count(self) -> None:
@@ -162,6 +164,15 @@ class Execution:
             self._control.report(Warned(self._step.filename, message))
 
     def _record(self, started_at: str, clock: float) -> Done:
+        try:
+            return self._write_record(started_at, clock)
+        except StatementError as error:
+            if not error.constraint:
+                raise
+            database = Path(self._db.name)
+            raise LedgerUnusable(table="_migrations", why=str(error), database=database) from error
+
+    def _write_record(self, started_at: str, clock: float) -> Done:
         ledger.prepare(self._db)
         migration = self._step.migration
         fingerprint = self._db.fingerprint()
@@ -200,7 +211,7 @@ class Execution:
                 return TransactionEnded(location=location, name=name, cause=error, then=then)
             case OrphansLeft() if not halfway:
                 return ForeignKeysViolated(name=name, summary=_summary(error.orphans), then=then)
-            case FileChanged():
+            case FileChanged() if not halfway:
                 return error
             case _ if halfway:
                 cause = _summary(error.orphans) if isinstance(error, OrphansLeft) else error
@@ -224,16 +235,13 @@ def what_then(step: Step) -> str:
     return f"{back}accept it (flask db repair {version_of(step.filename)} --reason …), then: flask db rollback"
 
 
-def is_guarded(step: Step, statement: Statement) -> bool:
-    """Whether a statement drops a table while foreign key actions are on and not allowed to reach other rows."""
-    script = step.script
-    if statement.keyword != "DROP" or not script.drops_table:
-        return False
-    return script.foreign_keys and "cascade" not in script.allow
-
-
 def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
-    """Raise CascadeRefused when a DROP TABLE would delete or change rows of other tables."""
+    """Raise CascadeRefused when a DROP would delete or change rows of other tables through foreign keys.
+
+    While the connection does not enforce them, there is nothing to find.
+    """
+    if not step.script.drops_table or "cascade" in step.script.allow:
+        return
     table, children = db.cascades(statement.text)
     if children:
         location = locate(step.script.source.name, statement, 0)
@@ -247,11 +255,14 @@ def refuse_cascades(database: str | None, steps: Sequence[Step], patience: Patie
     on which nobody else runs migrations now, or, for None, of a new one."""
     if not any(step.script.drops_table for step in steps):
         return
-    # What does not work here is for the real run to tell, which has the rows, too.
-    with closing(scratch(database, patience)) as db, suppress(StatementError):
+    # What does not work here, or takes long, is for the real run to tell, which has the rows, too.
+    with closing(scratch(database, patience)) as db, suppress(StatementError, Stopped):
         for step in steps:
+            if step.script.leaves_settings or not step.script.transaction:
+                return  # its PRAGMAs may change what the statements mean
+            db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
             for statement in step.script.statements():
-                if is_guarded(step, statement):
+                if statement.keyword == "DROP":
                     refuse_cascade(db, step, statement)
                 if statement.keyword in ("CREATE", "ALTER", "DROP"):
                     db.execute(statement.text)

@@ -17,6 +17,8 @@ from financial_agent.migrator.databases import Database, Row, StatementError
 from financial_agent.migrator.errors import LedgerUnusable
 from financial_agent.migrator.script import Migration
 
+_LONGEST_NAME = 1000  # characters
+
 _MIGRATIONS = {
     "id": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "filename": "TEXT UNIQUE NOT NULL",
@@ -94,10 +96,13 @@ def entries(db: Database) -> list[Entry]:
     wanted = [name if name in columns else "NULL" for name in ("checksum", "duration_ms")]
     keeps_down = "down_sql IS NOT NULL" if "down_sql" in columns else "0"
     rows = db.query(f"SELECT filename, applied_at, {', '.join(wanted)}, {keeps_down} FROM _migrations ORDER BY id")
-    if not all(isinstance(row[0], str) for row in rows):
-        why = "it has a filename that is no text"
+    if not all(isinstance(row[0], str) and len(row[0]) <= _LONGEST_NAME for row in rows):
+        why = "it has a filename that no file can have"
         raise LedgerUnusable(table="_migrations", why=why, database=Path(db.name))
-    return [Entry(filename, str(at), checksum, ms, bool(kept)) for filename, at, checksum, ms, kept in rows]
+    return [
+        Entry(filename, str(at or ""), checksum, ms if isinstance(ms, int) else None, bool(kept))
+        for filename, at, checksum, ms, kept in rows
+    ]
 
 
 def down_text(db: Database, filename: str) -> str | None:
@@ -186,18 +191,25 @@ def append(db: Database, event: Event) -> None:
     chained = {"previous_sha256": row_hash(names, last[0]) if last else ""}
     row = {**asdict(event), **_whoami(), "tool_version": __version__, **chained}
     marks = ", ".join("?" * len(row))
-    db.execute(f"INSERT INTO _migration_history ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+    values = [_storable(value) for value in row.values()]
+    db.execute(f"INSERT INTO _migration_history ({', '.join(row)}) VALUES ({marks})", values)
 
 
 def row_hash(names: Sequence[str], row: Row) -> str:
     """SHA-256, in hexadecimal, of a history row. Columns without a value do not count, so that a column which a later
     version adds leaves the hashes of old rows as they are."""
     values = {name: value for name, value in zip(names, row, strict=True) if value is not None}
-    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=repr)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _compressed(text: str | None) -> bytes | None:
     return None if text is None else zlib.compress(text.encode())
+
+
+def _storable(value: object) -> object:
+    """The environment's text need not be UTF-8."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _whoami() -> dict[str, str]:

@@ -30,7 +30,8 @@ class Item:
     entry: Entry | None
     out_of_order: bool = False
     """It is pending below a version that is applied."""
-    reversible: bool = True
+    reversible: bool | None = None
+    """Whether it has a down section; None when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,18 @@ def pending(files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[Mi
         if file.version in missing:
             raise FileRenamed(version=file.version, applied=missing[file.version], found=file.filename)
     return found
+
+
+def refuse_renumbered(
+    migrations: Sequence[Migration], files: Sequence[MigrationFile], entries: Sequence[Entry]
+) -> None:
+    """Raise FileRenamed for a migration that was applied under another name, whose file is gone: it would run twice."""
+    present = {file.filename for file in files}
+    gone = {entry.checksum: entry.filename for entry in entries if entry.checksum and entry.filename not in present}
+    for migration in migrations:
+        if applied := gone.get(migration.checksum):
+            found = migration.file.filename
+            raise FileRenamed(version=version_of(applied), applied=applied, found=found)
 
 
 def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], checksums: dict[str, str]) -> list[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 from financial_agent.migrator import ledger, plan, runner, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database
-from financial_agent.migrator.errors import Irreversible, MigratorError, PlanChanged, StoredScriptInvalid
+from financial_agent.migrator.errors import (
+    Irreversible,
+    MigrationFailed,
+    MigratorError,
+    PlanChanged,
+    StoredScriptInvalid,
+)
 from financial_agent.migrator.events import Done
 from financial_agent.migrator.execution import Execution, refuse_cascades
 from financial_agent.migrator.ledger import Entry
@@ -26,7 +33,7 @@ class Losses:
     rows: dict[str, int]
     values: dict[str, int]
     complete: bool = True
-    """False when a script that runs outside a transaction could not be tried."""
+    """False when the scripts could not be tried: they run outside a transaction, or differ in their foreign keys."""
 
 
 def rollback(
@@ -85,7 +92,8 @@ def _down_steps(db: Database, files: Sequence[MigrationFile], entries: Sequence[
     if without:
         gone = [name for name in without if name not in by_name]
         why = "its file is gone and the ledger keeps no copy" if gone else "there is no down section"
-        fix = "Undo it with a new migration: flask db new undo_" + without[0].partition("_")[2].removesuffix(".sql")
+        name = without[0].partition("_")[2].removesuffix(".sql")
+        fix = f"Undo it with a new migration: flask db new {shlex.quote(f'undo_{name}')}"
         raise Irreversible(names=", ".join(without), why=why, fix=fix)
     return [Step(name, script, has_file=name in by_name) for name, script in scripts.items() if script]
 
@@ -111,27 +119,38 @@ class _Undo(Exception):
 
 def _try_out(db: Database, steps: Sequence[Step], control: Control) -> Losses:
     names = [step.filename for step in steps]
-    if not all(step.script.transaction for step in steps):
+    if not all(step.script.transaction for step in steps) or len({step.script.foreign_keys for step in steps}) > 1:
         return Losses(names, {}, {}, complete=False)
-    before, left, left_rows = db.tables(), dict[str, list[str]](), dict[str, int]()
     try:
-        with db.transaction(foreign_keys=all(step.script.foreign_keys for step in steps)):
-            changed = sum(Execution(db, step, control).try_out() for step in steps)
-            left = db.tables()
-            if changed:
-                left_rows = {table: db.count(table) for table in before.keys() & left.keys()}
+        with db.transaction(foreign_keys=steps[0].script.foreign_keys):
+            before = _counts(db)
+            for step in steps:
+                Execution(db, step, control).try_out()
+            after = _counts(db)
             raise _Undo
     except _Undo:
         pass
-    gone = {table: db.count(table) for table in before.keys() - left.keys()}
-    fewer = {table: db.count(table) - rows for table, rows in left_rows.items()}
+    except MigrationFailed:
+        if len(steps) == 1:
+            raise
+        return Losses(names, {}, {}, complete=False)  # one step may be in the way of another on one connection
+    rows = {table: count[""] - after.get(table, {"": 0})[""] for table, count in before.items()}
     values = {
-        f"{table}.{column}": db.count(table, column)
-        for table in before.keys() & left.keys()
-        for column in before[table]
-        if column not in left[table]
+        f"{table}.{column}": count - after[table].get(column, 0)
+        for table, counts in before.items()
+        if table in after
+        for column, count in counts.items()
+        if column and count - after[table].get(column, 0) > max(rows[table], 0)
     }
-    return Losses(names, _positive(gone | fewer), _positive(values))
+    return Losses(names, _positive(rows), _positive(values))
+
+
+def _counts(db: Database) -> dict[str, dict[str, int]]:
+    """For each table the number of its rows, under "", and of the values in each column."""
+    return {
+        table: dict(zip(["", *columns], db.counts(table, columns), strict=True))
+        for table, columns in db.tables().items()
+    }
 
 
 def _positive(counts: dict[str, int]) -> dict[str, int]:

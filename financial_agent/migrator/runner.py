@@ -16,9 +16,7 @@ from financial_agent.migrator.databases import (
     display_name,
     exists,
 )
-from financial_agent.migrator.errors import (
-    MigratorError,
-)
+from financial_agent.migrator.errors import FileRefused, MigratorError
 from financial_agent.migrator.events import Done, Started, Warned
 from financial_agent.migrator.execution import Execution, refuse_cascades
 from financial_agent.migrator.ledger import Entry
@@ -83,6 +81,7 @@ def migrate(database: str, directory: Path, *, target: str | None = None, contro
     todo = plan.up_to(files, plan.pending(files, entries), target)
     _warn_of_edited(files, entries, control)
     parsed = {file.filename: read(file) for file in todo}
+    plan.refuse_renumbered(list(parsed.values()), files, entries)
     if not exists(database):  # a refusal leaves no empty database behind
         refuse_cascades(None, [_up_step(migration) for migration in parsed.values()], control.patience())
     done: list[Done] = []
@@ -107,7 +106,8 @@ def execute(db: Database, steps: Sequence[Step], control: Control) -> list[Done]
             done.append(execution.run())
             control.report(done[-1])
             if step is not steps[-1]:
-                db.reset(settings=step.script.leaves_settings or not step.script.transaction)
+                with session.explained(db.name, control, what=f"behind {step.filename}"):
+                    db.reset(settings=step.script.leaves_settings)
         except MigratorError as error:
             error.done = done
             error.state = _verified_state(db.name, step, execution.lasting, is_recorded=len(done) > steps.index(step))
@@ -149,11 +149,17 @@ def _warn_of_edited(files: Sequence[MigrationFile], entries: Sequence[Entry], co
             control.report(Warned(file.filename, message))
 
 
-def _is_reversible(item: Item) -> bool:
+def _is_reversible(item: Item) -> bool | None:
     if item.entry and item.entry.keeps_down:
         return True
-    # The file counts while it is pending, or still is what was applied.
-    return item.file is not None and item.state in ("pending", "applied") and read(item.file).down is not None
+    if item.file is None or item.state not in ("pending", "applied"):  # the file is not what was applied
+        return False
+    try:
+        return read(item.file).down is not None
+    except FileRefused:
+        if item.entry:  # an older runner took it; it will not run again
+            return None
+        raise
 
 
 def _up_step(migration: Migration) -> Step:

@@ -340,7 +340,7 @@ def _switched_to(pragma: str) -> bool | None:
             try:
                 scratch.execute(pragma)
             except sqlite3.Error:
-                return None  # the run will tell
+                return False  # it names a database that is attached by then: the stricter reading
             switched |= set(scratch.execute("PRAGMA foreign_keys").fetchall())
     return switched == {(1,)} if len(switched) == 1 else None
 

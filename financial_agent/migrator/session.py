@@ -23,7 +23,7 @@ def look(database: str, directory: Path, control: Control) -> tuple[list[Migrati
     if not exists(database):
         return files, []
     with (
-        _explained(database, control),
+        explained(database, control),
         closing(connect(database, readonly=True, patience=control.patience())) as db,
     ):
         return files, ledger.entries(db)
@@ -33,7 +33,7 @@ def look(database: str, directory: Path, control: Control) -> tuple[list[Migrati
 def exclusive(database: str, control: Control) -> Iterator[Database]:
     """A connection that is the only one to run migrations, for as long as the context lasts."""
     with (
-        _explained(database, control),
+        explained(database, control),
         closing(connect(database, patience=control.patience())) as db,
         db.lock(),
     ):
@@ -41,12 +41,12 @@ def exclusive(database: str, control: Control) -> Iterator[Database]:
 
 
 @contextmanager
-def _explained(database: str, control: Control) -> Iterator[None]:
-    """Failures outside a migration's own statements are the database's."""
+def explained(database: str, control: Control, what: str = "before anything was changed") -> Iterator[None]:
+    """Failures outside a migration's own statements are the database's. `what` says when an interruption came."""
     try:
         yield
     except Stopped:
-        raise Interrupted(signal=control.stop() or 2, what="before anything was changed") from None
+        raise Interrupted(signal=control.stop() or 2, what=what) from None
     except StatementError as error:
         fix = "Look for what is wrong with: flask db doctor"
         raise DatabaseUnusable(database=display_name(database), cause=error, fix=fix) from error

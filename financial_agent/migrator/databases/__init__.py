@@ -93,8 +93,8 @@ class Database(Protocol):
     def tables(self) -> dict[str, list[str]]:
         """Every table of the user's with its columns."""
 
-    def count(self, table: str, column: str = "") -> int:
-        """The rows of a table, or those with a value in a column."""
+    def counts(self, table: str, columns: Sequence[str]) -> list[int]:
+        """The number of a table's rows, and then, for each column, of those with a value."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""
@@ -145,9 +145,10 @@ def scratch(database: str | None, patience: Patience) -> Database:
 
 def display_name(database: str) -> str:
     """The database's name for messages. Of a URL only what cannot be a password is shown."""
-    scheme, separator, rest = database.partition("://")
-    if not separator or database.startswith("sqlite:///"):
+    scheme, separator, rest = database.removeprefix("sqlite:///").partition(":/")
+    if not re.fullmatch(r"[A-Za-z][\w+.-]+", scheme) or not separator:
         return database
+    rest = rest.removeprefix("/")
     plain = re.fullmatch(r"(?:([\w.~-]*)(?::[^@/?#]*)?@)?([\w.-]+(?::\d+)?(?:/[\w.-]*)?)", rest)
     if not plain:
         return f"{scheme}://…"

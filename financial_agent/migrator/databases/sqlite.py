@@ -10,7 +10,8 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +38,7 @@ from financial_agent.migrator.errors import (
 )
 
 _POLL = 0.05  # seconds between two tries for a lock
+_SCRATCH_TICKS = 500  # about a second
 _TICK = 20_000  # virtual machine instructions between two questions whether to stop: well under 100 ms
 
 # Everything that is not the ledger's, SQLite's, or Litestream's (which adds two tables to what it replicates).
@@ -50,7 +52,7 @@ Result = TypeVar("Result")
 def path_of(database: str) -> Path:
     """The file that a path or a `sqlite:///path` URL names. Raises DatabaseUnsupported."""
     path = database.removeprefix("sqlite:///")
-    if path == database and re.match(r"[a-z][a-z0-9+.-]*:/", database, re.IGNORECASE):
+    if re.match(r"[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE):
         why = "a slash is missing" if database.startswith("sqlite:") else "this version runs on SQLite only"
         raise DatabaseUnsupported(database=display_name(database), why=why)
     if path in ("", ":memory:") or path.startswith("file:"):
@@ -84,7 +86,9 @@ class SqliteDatabase:
         self.folder = str(path.parent)
         self._readonly = readonly
         self._patience = patience
+        self._mode = "mode=rw" if readonly else "mode=rwc"
         self._connection = self._connect()
+        self._mode = "mode=rw"  # a file that was moved away meanwhile must not be made anew
 
     # Opening and closing.
 
@@ -94,7 +98,7 @@ class SqliteDatabase:
         if not os.path.isdir(self.path.parent):
             raise DatabaseFolderMissing(database=self.path, folder=self.path.parent)
         try:
-            return self._open("mode=rw" if self._readonly else "mode=rwc")
+            return self._open(self._mode)
         except sqlite3.Error as error:
             # Only what cannot be written is opened as immutable, and only while the whole of it is in the one file.
             # In WAL mode SQLite could not read it otherwise (https://sqlite.org/wal.html#read_only_databases).
@@ -114,6 +118,8 @@ class SqliteDatabase:
         uri = f"{self.path.absolute().as_uri()}?{mode}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_POLL, cached_statements=0)
         try:
+            # Text that is not UTF-8 is no failure, and the message of one would hold a row's content.
+            connection.text_factory = _decoded
             connection.set_progress_handler(lambda: self._patience.stop(""), _TICK)
             self._wait(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), "to read")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -164,14 +170,15 @@ class SqliteDatabase:
         return self._patiently(lambda: self._connection.execute(sql, parameters).fetchall(), "to read", sql)
 
     def columns(self, table: str) -> list[str]:
-        return [name for (name,) in self.query("SELECT name FROM pragma_table_info(?)", (table,))]
+        return [name for (name,) in self.query("SELECT name FROM pragma_table_info(?, 'main')", (table,))]
 
     def tables(self) -> dict[str, list[str]]:
         names = self.query(f"SELECT name {_USER_OBJECTS} AND type = 'table' ORDER BY name")
         return {name: self.columns(name) for (name,) in names}
 
-    def count(self, table: str, column: str = "") -> int:
-        return int(self.query(f"SELECT count({quoted(column) if column else '*'}) FROM {quoted(table)}")[0][0])
+    def counts(self, table: str, columns: Sequence[str]) -> list[int]:
+        wanted = ", ".join(["count(*)", *(f"count({quoted(column)})" for column in columns)])
+        return list(self.query(f"SELECT {wanted} FROM main.{quoted(table)}")[0])
 
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
@@ -220,9 +227,11 @@ class SqliteDatabase:
             self._patiently(lambda: self._connection.execute("COMMIT"), "to commit", "COMMIT")
         except StatementError:
             # A deferred foreign key fails only here, and leaves the transaction open.
-            if self.in_transaction and (after := self.orphans()):
+            if self.in_transaction:
+                after = self.orphans()
                 self._rollback()
-                raise OrphansLeft(after - self.orphans()) from None
+                if new := after - self.orphans():
+                    raise OrphansLeft(new) from None
             raise
 
     def _rollback(self) -> None:
@@ -243,16 +252,22 @@ class SqliteDatabase:
         path = self.path.resolve()
         path = path.with_name(f"{path.name}-migrate-lock")
         self._create_lock_file(path)
-        holder = sqlite3.connect(path, isolation_level=None, timeout=0)
-        try:
-            busy = RunLocked(lock=path, seconds=self._patience.seconds)
-            try:
-                self._wait(lambda: _take(holder), "for the other migration run to end", busy)
-            except sqlite3.Error as error:
-                raise DatabaseReadOnly(database=path, folder=path.parent, cause=str(error)) from error
+        with closing(self._take_lock(path)):
             yield
-        finally:
-            holder.close()
+
+    def _take_lock(self, path: Path) -> sqlite3.Connection:
+        holder = None
+        busy = RunLocked(lock=path, seconds=self._patience.seconds)
+        try:
+            holder = sqlite3.connect(path, isolation_level=None, timeout=0)
+            self._wait(partial(_take, holder), "for the other migration run to end", busy)
+        except BaseException as error:
+            if holder:
+                holder.close()
+            if isinstance(error, sqlite3.Error):
+                raise DatabaseReadOnly(database=path, folder=path.parent, cause=str(error)) from error
+            raise
+        return holder
 
     def _create_lock_file(self, path: Path) -> None:
         """As SQLite does with its journal: whoever may write to the database may lock it, whoever came first."""
@@ -265,7 +280,8 @@ class SqliteDatabase:
             cause = f"{error.strerror}: {path.name}"
             raise DatabaseReadOnly(database=self.path, folder=path.parent, cause=cause) from error
         if hasattr(os, "geteuid") and os.geteuid() == 0:
-            os.chown(path, owner.st_uid, owner.st_gid)
+            with suppress(OSError):  # root need not have the right in a container
+                os.chown(path, owner.st_uid, owner.st_gid)
 
     # Waiting and failing.
 
@@ -308,6 +324,10 @@ class SqliteDatabase:
         return StatementError(str(error), offset, constraint=codes.primary_code(error) == codes.CONSTRAINT)
 
 
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
+
+
 def _take(holder: sqlite3.Connection) -> None:
     # Nothing is written to an empty file, but SQLite would make a journal beside it all the same.
     holder.execute("PRAGMA journal_mode = MEMORY")
@@ -320,10 +340,17 @@ class Scratch(SqliteDatabase):
     def __init__(self, original: SqliteDatabase | None) -> None:
         sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"
         self._objects = original.query(sql) if original else []
-        super().__init__(Path(":memory:"), patience=Patience())
+        self._ticks = 0
+        super().__init__(Path(":memory:"), patience=Patience(stop=self._is_spent))
+
+    def _is_spent(self, _waiting_for: str) -> bool:
+        """CREATE TABLE … AS would compute its rows here, too: whatever takes long is given up."""
+        self._ticks += 1
+        return self._ticks > _SCRATCH_TICKS
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.set_progress_handler(lambda: self._patience.stop(""), _TICK)
         for (sql,) in self._objects:
             # A virtual table makes its own shadow tables, and its module may be missing here: what cannot be copied
             # is left to the real run.

@@ -18,6 +18,8 @@ READONLY = sqlite3.SQLITE_READONLY
 READONLY_ROLLBACK = sqlite3.SQLITE_READONLY_ROLLBACK
 
 _near = re.compile(r'near "(.*)": |unrecognized token: "(.*)"', re.DOTALL)
+_LONGEST = 1_000_000  # characters of a statement that is parsed again and again to find its error
+
 _named = (
     re.compile(r"no column named (\S+)"),
     re.compile(r"(?:no such \w+(?: \w+)?|duplicate column name|table|index|view|trigger)[: ]+(\S+)"),
@@ -44,6 +46,8 @@ def find_offset(connection: sqlite3.Connection, sql: str, message: str) -> int |
     Python tells only the token (`near "FORM"`). A parser that stops at the first error stops there for every longer
     beginning of the statement, too, so bisection finds the guilty occurrence. EXPLAIN parses and runs nothing.
     """
+    if len(sql) > _LONGEST:
+        return None
     if near := _near.search(message):
         return _find_token(connection, sql, near[1] or near[2] or "", message)
     if message == "incomplete input":
