@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import math
-import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
-from flask.cli import AppGroup, FlaskGroup, NoAppException, ScriptInfo
+from flask.cli import FlaskGroup, NoAppException, ScriptInfo
 
 from financial_agent import cli_render, config
+from financial_agent.cli_output import DatabaseGroup, emit_json, notes, warn
 from financial_agent.cli_progress import Printer
 from financial_agent.config import Settings
 from financial_agent.migrator import discovery, runner
@@ -34,52 +32,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # Flask lets any option be set by FLASK_DB_<COMMAND>_<OPTION>. Consent (--yes) must not come from there, nor should the
 # database come from two variables.
 _option = partial(click.option, allow_from_autoenv=False)
-
-
-class DatabaseGroup(AppGroup):
-    """Turns the engine's errors into text or JSON, and into exit codes, for all of its commands."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        meta = {"db.json": "--json" in args, "db.command": next((word for word in args if word[:1] != "-"), "")}
-        try:
-            ctx = super().make_context(info_name, args, parent, **extra)
-        except click.UsageError as error:
-            if parent is None or not meta["db.json"]:
-                raise
-            parent.meta.update(meta)
-            self._refuse_usage(parent, error)
-        ctx.meta.update(meta)
-        return ctx
-
-    def invoke(self, ctx: click.Context) -> Any:
-        ctx.color = _wants_colour()
-        try:
-            return super().invoke(ctx)
-        except MigratorError as error:
-            # What is to be typed next concerns the same database and folder.
-            error.hint = re.sub(r"\bflask db \w+", lambda command: command[0] + _given(ctx), error.hint)
-            if ctx.meta["db.json"]:
-                done = [cli_render.done_json(each) for each in error.done]
-                _emit_json(ctx, error.exit_code, done, [*_notes(ctx), cli_render.error_json(error)])
-            else:
-                _say_error(cli_render.error_text(error))
-            ctx.exit(error.exit_code)
-        except click.UsageError as error:
-            if not ctx.meta["db.json"]:
-                raise
-            self._refuse_usage(ctx, error)
-        except OSError as error:
-            if error.errno in (None, errno.EPIPE):  # `| head` ends quietly: that is Click's to do
-                raise
-            click.echo(f"Error: the result could not be written: {error.strerror}", err=True)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try once more at its end
-            ctx.exit(1)
-
-    def _refuse_usage(self, ctx: click.Context, error: click.UsageError) -> NoReturn:
-        _emit_json(ctx, error.exit_code, [], [cli_render.note_json("error", error.format_message())])
-        ctx.exit(error.exit_code)
 
 
 @click.group(cls=DatabaseGroup)
@@ -126,7 +78,7 @@ def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
     clean = all(item.state == "applied" for item in found.items)
     code = 1 if exit_code and not clean else 0
     if ctx.meta["db.json"]:
-        _emit_json(ctx, code, [cli_render.item_json(item) for item in found.items], _notes(ctx))
+        emit_json(ctx, code, [cli_render.item_json(item) for item in found.items], notes(ctx))
     else:
         click.echo(cli_render.status_text(found))
     ctx.exit(code)
@@ -189,7 +141,7 @@ def new(ctx: click.Context, /, name: tuple[str, ...], **options: Any) -> None:
     """Write an empty migration with the next number."""
     path = discovery.create(_settings(ctx, **options).directory, " ".join(name))
     if ctx.meta["db.json"]:
-        _emit_json(ctx, 0, [{"filename": path.name, "path": str(path), "state": "pending"}], _notes(ctx))
+        emit_json(ctx, 0, [{"filename": path.name, "path": str(path), "state": "pending"}], notes(ctx))
     else:
         click.echo(path)
 
@@ -223,7 +175,7 @@ def repair(ctx: click.Context, /, target: str, reason: str, wait: float, **optio
 
 def _emit_recorded(ctx: click.Context, lines: list[str], names: list[str]) -> None:
     if ctx.meta["db.json"]:
-        _emit_json(ctx, 0, [{"filename": name, "state": "applied"} for name in names], _notes(ctx))
+        emit_json(ctx, 0, [{"filename": name, "state": "applied"} for name in names], notes(ctx))
     else:
         click.echo("\n".join(lines))
 
@@ -239,7 +191,7 @@ def doctor(ctx: click.Context, /, **options: Any) -> None:
     checks = examination.examine(settings)
     code = 1 if any(check.verdict == "fail" for check in checks) else 0
     if ctx.meta["db.json"]:
-        _emit_json(ctx, code, [], [*_notes(ctx), *(examination.check_json(check) for check in checks)])
+        emit_json(ctx, code, [], [*notes(ctx), *(examination.check_json(check) for check in checks)])
     else:
         click.echo("\n".join(examination.check_text(check) for check in checks))
     ctx.exit(code)
@@ -315,15 +267,10 @@ def _configuration(ctx: click.Context) -> tuple[dict[str, Any], Path]:
         raise
     except (Exception, SystemExit) as error:  # whatever the application's own code raises
         values = config.load(config.instance_path())
-        _warn(ctx, f"the application did not load ({_reason(error)}), so its instance configuration alone is used")
+        warn(ctx, f"the application did not load ({_reason(error)}), so its instance configuration alone is used")
         return values, config.instance_path()
     ctx.with_resource(app.app_context())
     return dict(app.config), Path(app.instance_path)
-
-
-def _given(ctx: click.Context) -> str:
-    options = ctx.meta.get("db.options", {})
-    return "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
 
 
 def _reason(error: BaseException) -> str:
@@ -355,46 +302,9 @@ def _confirm(question: str) -> None:
 
 def _emit_outcome(ctx: click.Context, outcome: runner.Outcome) -> None:
     if ctx.meta["db.json"]:
-        _emit_json(ctx, 0, [cli_render.done_json(done) for done in outcome.done], _notes(ctx))
+        emit_json(ctx, 0, [cli_render.done_json(done) for done in outcome.done], notes(ctx))
     else:
         click.echo(cli_render.outcome_text(outcome))
-
-
-def _emit_json(
-    ctx: click.Context, exit_code: int, migrations: Sequence[dict[str, Any]], diagnostics: Sequence[dict[str, Any]]
-) -> None:
-    envelope = cli_render.envelope(
-        ctx.meta["db.command"],
-        exit_code=exit_code,
-        database=ctx.meta.get("db.database", ""),
-        migrations=migrations,
-        diagnostics=diagnostics,
-    )
-    click.echo(json.dumps(envelope, indent=2))
-
-
-def _warn(ctx: click.Context, message: str) -> None:
-    ctx.meta.setdefault("db.notes", []).append(cli_render.note_json("warning", message))
-    if not ctx.meta["db.json"]:
-        click.echo(f"Warning: {message}", err=True)
-
-
-def _notes(ctx: click.Context) -> list[dict[str, Any]]:
-    return list(ctx.meta.get("db.notes", []))
-
-
-def _say_error(text: str) -> None:
-    first, _, rest = text.partition("\n")
-    click.secho(first, fg="red", err=True)
-    if rest:
-        click.echo(rest, err=True)
-
-
-def _wants_colour() -> bool | None:
-    """https://no-color.org and https://force-color.org; None leaves it to whether a terminal listens."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return True if os.environ.get("FORCE_COLOR") else None
 
 
 def _create_app() -> Any:
