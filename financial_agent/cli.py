@@ -151,7 +151,7 @@ def new(ctx: click.Context, /, name: tuple[str, ...], **options: Any) -> None:
 @_options
 @_wait
 @click.pass_context
-def baseline(ctx: click.Context, /, target: str, wait: float, **options: Any) -> None:
+def baseline(ctx: click.Context, /, target: str | None, wait: float, **options: Any) -> None:
     """Record every migration up to TARGET as applied, without running it: for a database made by other means."""
     settings = _settings(ctx, **options)
     with _control(ctx, wait) as control:
@@ -171,6 +171,16 @@ def repair(ctx: click.Context, /, target: str, reason: str, wait: float, **optio
     with _control(ctx, wait) as control:
         name = repairs.repair(settings.database, settings.directory, target, reason, control)
     _emit_recorded(ctx, [f"Recorded {name} as it is now"], [name])
+
+
+@db.command("stamp", hidden=True, with_appcontext=False)
+@click.argument("target", default="head")
+@_options
+@_wait
+@click.pass_context
+def stamp(ctx: click.Context, /, target: str, **options: Any) -> None:
+    """The same as `baseline`."""
+    ctx.invoke(baseline, target=None if target in ("head", "heads") else target, **options)
 
 
 def _emit_recorded(ctx: click.Context, lines: list[str], names: list[str]) -> None:
@@ -236,8 +246,7 @@ def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
     ctx.invoke(new, name=(message,), **options)
 
 
-for _alias, _command in (("current", status), ("stamp", baseline)):
-    db.add_command(click.Command(_alias, callback=_command.callback, params=_command.params, hidden=True))
+db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))
 
 
 # What the commands share.

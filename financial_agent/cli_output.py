@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
-import shlex
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -39,8 +37,7 @@ class DatabaseGroup(AppGroup):
         try:
             return super().invoke(ctx)
         except MigratorError as error:
-            # What is to be typed next concerns the same database and folder.
-            error.hint = re.sub(r"\bflask db \w+", lambda command: command[0] + _given(ctx), error.hint)
+            error.hint = cli_render.hint_for(error.hint, ctx.meta.get("db.options", {}))
             if ctx.meta["db.json"]:
                 done = [cli_render.done_json(each) for each in error.done]
                 emit_json(ctx, error.exit_code, done, [*notes(ctx), cli_render.error_json(error)])
@@ -91,11 +88,6 @@ def _say_error(text: str) -> None:
     click.secho(first, fg="red", err=True)
     if rest:
         click.echo(rest, err=True)
-
-
-def _given(ctx: click.Context) -> str:
-    options = ctx.meta.get("db.options", {})
-    return "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
 
 
 def _wants_colour() -> bool | None:

@@ -5,8 +5,10 @@ Pure functions from values to text, without Click, because the plain runner show
 
 from __future__ import annotations
 
+import re
+import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from financial_agent.migrator.errors import MigratorError
@@ -29,6 +31,12 @@ def error_text(error: MigratorError) -> str:
         lines.append(f"State: {error.state}.")
     lines += [f"Next:  {line}" if at == 0 else f"       {line}" for at, line in enumerate(error.hint.splitlines())]
     return _shown(lines)
+
+
+def hint_for(hint: str, options: Mapping[str, str | None]) -> str:
+    """A hint whose commands have the options that were given: they concern the same database and folder."""
+    given = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
+    return re.sub(r"\bflask db \w+", lambda command: command[0] + given, hint)
 
 
 def _shown(lines: Sequence[str]) -> str:

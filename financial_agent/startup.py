@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import IO, Any
 
 import click
 from flask import Flask, request
@@ -79,9 +80,18 @@ def explained() -> Iterator[None]:
     except MigratorError as error:
         if click.get_current_context(silent=True) is None:
             raise
-        shown = click.ClickException(cli_render.error_text(error))
-        shown.exit_code = error.exit_code  # type: ignore[misc]  # click declares it for the class alone
-        raise shown from error
+        raise _Explained(error) from error
+
+
+class _Explained(click.ClickException):
+    """An error of the engine on its way through a command that is Flask's own."""
+
+    def __init__(self, error: MigratorError) -> None:
+        super().__init__(cli_render.error_text(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click declares it for the class alone
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, file=file, err=True)
 
 
 def _prepare_before_first_request(app: Flask) -> None:

@@ -1005,3 +1005,8 @@ def test_the_command_that_replaces_flask_migrates_can_be_typed(message: str, pla
     _, found = flask_db(place, "migrate", "-m", message)
     command = found.strip().partition("To write a new one: ")[2]
     assert shlex.split(command) == ["flask", "db", "new", message]
+
+
+def test_every_error_is_in_the_documents() -> None:
+    documented = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
+    assert [error.code for error in all_errors() if f"| {error.code} |" not in documented] == []

@@ -44,6 +44,8 @@ def main() -> int:
                 settings.database, settings.directory, control=Control(stop=stop, report=_Printer().report)
             )
     except MigratorError as error:
+        given = {"--database": options.database, "--directory": options.directory}
+        error.hint = cli_render.hint_for(error.hint, given)
         print(cli_render.error_text(error), file=sys.stderr)
         return error.exit_code
     _say(cli_render.outcome_text(outcome))
@@ -83,7 +85,7 @@ def _load_dotenv() -> None:
         except ImportError:
             if config.PREFIX not in path.read_text(encoding="utf-8", errors="replace"):
                 continue
-            fix = "pip install python-dotenv, or name the database with --database"
+            fix = "pip install python-dotenv, or give both --database and --directory"
             raise ConfigurationInvalid(
                 setting=str(path), problem="cannot be read without python-dotenv", fix=fix
             ) from None

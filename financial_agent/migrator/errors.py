@@ -191,7 +191,7 @@ class TransactionControl(FileRefused):
 
 class AttachRefused(FileRefused):
     code = "FA214"
-    text = "{keyword} reaches another database, which this migration's transaction and backup do not cover"
+    text = "{keyword} reaches another database, which this migration's transaction does not cover"
     advice = "If it is meant, add the line: -- migrate:allow attach"
 
 
@@ -271,7 +271,7 @@ class CascadeRefused(MigratorError):
     text = "DROP TABLE {table} would delete or clear rows of {children} through ON DELETE"
     advice = (
         "To rebuild the table and keep those rows, add the line: -- migrate:foreign_keys off\n"
-        "If the rows shall go, add the line: -- migrate:allow cascade\n"
+        "If the rows should go, add the line: -- migrate:allow cascade\n"
         "{then}"
     )
 
@@ -294,7 +294,7 @@ class FileRenamed(MigratorError):
     code = "FA404"
     exit_code = 4
     text = "migration {version} was applied as {applied}, but the folder now has {found}"
-    advice = "Rename the file back to {applied}; a new migration with its number needs a number of its own"
+    advice = "Rename the file back to {applied}. If it is a new migration, give it a number that is free"
 
 
 class MigrationsPending(MigratorError):

@@ -102,7 +102,9 @@ def up_to(files: Sequence[MigrationFile], pending: Sequence[MigrationFile], targ
     return [file for file in pending if file.version <= last]
 
 
-def to_roll_back(entries: Sequence[Entry], *, steps: int = 1, to: str | None = None) -> list[Entry]:
+def to_roll_back(
+    entries: Sequence[Entry], *, steps: int = 1, to: str | None = None, files: Sequence[MigrationFile] = ()
+) -> list[Entry]:
     """The entries to undo, the last applied first: it may build on any of those before it.
 
     `to` names the newest version that shall stay; `0` stands for before the first. Raises TargetUnknown and
@@ -111,7 +113,7 @@ def to_roll_back(entries: Sequence[Entry], *, steps: int = 1, to: str | None = N
     latest_first = list(reversed(entries))
     if to is None:
         return latest_first[:steps]
-    names = [entry.filename for entry in entries]
+    names = list(dict.fromkeys([entry.filename for entry in entries] + [file.filename for file in files]))
     if set(to) == {"0"} and 0 not in map(version_of, names):
         return latest_first
     last = version_of(resolve(to, names))

@@ -12,8 +12,8 @@ from financial_agent.migrator.errors import BaselineRefused, RepairRefused
 from financial_agent.migrator.script import Migration, read
 
 
-def baseline(database: str, directory: Path, target: str, control: Control) -> list[str]:
-    """Record every migration up to the target as applied, on a database that has their tables but no ledger.
+def baseline(database: str, directory: Path, target: str | None, control: Control) -> list[str]:
+    """Record every migration up to the target, or all, as applied on a database that has their tables but no ledger.
 
     Returns their filenames. Raises BaselineRefused when the ledger has entries, or there is nothing to adopt.
     """

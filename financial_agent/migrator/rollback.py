@@ -52,10 +52,10 @@ def rollback(
     control = control or Control()
     files, entries = session.look(database, directory, control)
     done: list[Done] = []
-    if plan.to_roll_back(entries, steps=steps, to=to):
+    if plan.to_roll_back(entries, steps=steps, to=to, files=files):
         with session.exclusive(database, control) as db:
             entries = ledger.entries(db)
-            todo = _down_steps(db, files, plan.to_roll_back(entries, steps=steps, to=to))
+            todo = _down_steps(db, files, plan.to_roll_back(entries, steps=steps, to=to, files=files))
             if expected is not None and list(expected) != [step.filename for step in todo]:
                 raise PlanChanged(expected=", ".join(expected))
             refuse_cascades(database, todo, control.patience())
@@ -73,10 +73,10 @@ def preview(
     """
     control = control or Control()
     files, entries = session.look(database, directory, control)
-    if not plan.to_roll_back(entries, steps=steps, to=to):
+    if not plan.to_roll_back(entries, steps=steps, to=to, files=files):
         return Losses([], {}, {})
     with session.exclusive(database, control) as db:
-        todo = _down_steps(db, files, plan.to_roll_back(ledger.entries(db), steps=steps, to=to))
+        todo = _down_steps(db, files, plan.to_roll_back(ledger.entries(db), steps=steps, to=to, files=files))
         refuse_cascades(database, todo, control.patience())
         return _try_out(db, todo, control)
 

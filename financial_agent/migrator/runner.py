@@ -156,10 +156,8 @@ def _is_reversible(item: Item) -> bool | None:
         return False
     try:
         return read(item.file).down is not None
-    except FileRefused:
-        if item.entry:  # an older runner took it; it will not run again
-            return None
-        raise
+    except FileRefused:  # a run will tell, should it ever run
+        return None
 
 
 def _up_step(migration: Migration) -> Step:
