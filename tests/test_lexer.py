@@ -7,6 +7,7 @@ import sqlite3
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,10 +47,11 @@ def where(error: MigratorError) -> tuple[int, int, str]:
     return error.location.line, error.location.column, error.location.excerpt
 
 
-def database() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript("CREATE TABLE t (x); CREATE TABLE log (x)")
-    return connection
+@contextmanager
+def database() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript("CREATE TABLE t (x); CREATE TABLE log (x)")
+        yield connection
 
 
 # Where a statement ends.
@@ -82,7 +84,8 @@ WHOLE = [
 def test_this_is_one_statement_for_sqlite_and_for_the_lexer(sql: str) -> None:
     assert split(f"SELECT 0;{sql}SELECT 1;") == ["SELECT 0;", sql, "SELECT 1;"]
     assert sqlite3.complete_statement(sql)
-    database().execute(sql)  # Python refuses a text with a second statement
+    with database() as db:
+        db.execute(sql)  # Python refuses a text with a second statement
 
 
 APART = [
@@ -99,9 +102,9 @@ APART = [
 
 @pytest.mark.parametrize("statements", APART, ids=lambda statements: statements[0])
 def test_these_are_statements_of_their_own_for_sqlite_and_for_the_lexer(statements: list[str]) -> None:
-    db = database()
-    for sql in statements:
-        db.execute(sql)
+    with database() as db:
+        for sql in statements:
+            db.execute(sql)
     for between in ("", "\n", ";", " ; /* ; */ -- ;\n;"):
         assert split(between.join(statements)) == statements
 
@@ -112,7 +115,8 @@ def test_these_are_statements_of_their_own_for_sqlite_and_for_the_lexer(statemen
 def test_a_trigger_is_whole_with_any_words_and_comments_before_its_name(explain: str, temporary: str, gap: str) -> None:
     sql = f"{explain}CREATE{temporary} TRIGGER".replace(" ", gap) + f" a {BODY}"
     assert split(f"{sql}SELECT 1;") == [sql, "SELECT 1;"]
-    database().execute(sql)
+    with database() as db:
+        db.execute(sql)
 
 
 TOGETHER = ["CREATETRIGGER a;", "CREATE TEMPTRIGGER a;", "EXPLAINCREATE TRIGGER a;", "CREATE TRIGGERS a;"]
@@ -160,7 +164,8 @@ def test_space_comments_and_stray_semicolons_are_skipped_and_nothing_else(text: 
 def test_what_python_may_call_space_is_part_of_a_name(odd: str) -> None:
     sql = f"SELECT 1 AS a{odd}b, 2 AS a{odd}"
     assert split(sql) == [sql]
-    columns = [column for column, *_ in database().execute(sql).description]
+    with database() as db:
+        columns = [column for column, *_ in db.execute(sql).description]
     assert columns == [f"a{odd}b", f"a{odd}"]
 
 
@@ -425,11 +430,11 @@ def test_statements_run_one_by_one_do_what_the_whole_text_does(script: list[tupl
     text = "".join(command + after for command, after in script)
     if not closed:
         text = text.rstrip("; \n")
-    whole, single = database(), database()
-    whole.executescript(text)
-    for sql in split(text):
-        single.execute(sql).fetchall()
-    assert list(single.iterdump()) == list(whole.iterdump())
+    with database() as whole, database() as single:
+        whole.executescript(text)
+        for sql in split(text):
+            single.execute(sql).fetchall()
+        assert list(single.iterdump()) == list(whole.iterdump())
 
 
 # Memory and work.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -314,12 +315,12 @@ SPELLINGS += [f"pragma/**/foreign_keys{value};" for value in PRAGMA_VALUES]
 
 @pytest.mark.parametrize("sql", SPELLINGS)
 def test_pragma_foreign_keys_acts_outside_the_transaction_and_means_what_sqlite_reads(parse: Parse, sql: str) -> None:
-    db = sqlite3.connect(":memory:", isolation_level=None)
     switched = []
-    for before in (0, 1):
-        db.execute(f"PRAGMA foreign_keys = {before}")
-        db.execute(sql)
-        switched.append(bool(db.execute("PRAGMA foreign_keys").fetchone()[0]))
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        for before in (0, 1):
+            db.execute(f"PRAGMA foreign_keys = {before}")
+            db.execute(sql)
+            switched.append(bool(db.execute("PRAGMA foreign_keys").fetchone()[0]))
     asks = switched == [False, True]
     up = parse(f"SELECT 1; {sql}").up
     assert texts(up) == (["SELECT 1;", sql] if asks else ["SELECT 1;"])
@@ -448,7 +449,8 @@ def test_the_ledger_is_out_of_reach_in_every_spelling(parse: Parse, sql: str, sc
     ],
 )
 def test_comments_and_longer_names_are_not_the_ledger(parse: Parse, sql: str) -> None:
-    sqlite3.connect(":memory:").execute(sql)
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(sql)
     assert texts(parse(sql).up) == [sql]
 
 
