@@ -1,0 +1,55 @@
+"""The commands that change what the ledger says, and run nothing: baseline, repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from financial_agent.cli_output import emit_json, notes
+from financial_agent.cli_shared import controlled, option, options, read_settings, wait_option
+from financial_agent.migrator import repair as repairs
+
+
+@click.command()
+@click.argument("target")
+@options
+@wait_option
+@click.pass_context
+def baseline(ctx: click.Context, /, target: str | None, wait: float, **options: Any) -> None:
+    """Record every migration up to TARGET as applied, without running it: for a database made by other means."""
+    settings = read_settings(ctx, **options)
+    with controlled(ctx, wait) as control:
+        names = repairs.baseline(settings.database, settings.directory, target, control)
+    _emit_recorded(ctx, [f"Recorded {name} as applied" for name in names], names)
+
+
+@click.command()
+@click.argument("target")
+@options
+@wait_option
+@option("--reason", required=True, help="Why; it is kept in the history.")
+@click.pass_context
+def repair(ctx: click.Context, /, target: str, reason: str, wait: float, **options: Any) -> None:
+    """Accept the file of an applied migration as it is now, without running it."""
+    settings = read_settings(ctx, **options)
+    with controlled(ctx, wait) as control:
+        name = repairs.repair(settings.database, settings.directory, target, reason, control)
+    _emit_recorded(ctx, [f"Recorded {name} as it is now"], [name])
+
+
+@click.command(hidden=True)
+@click.argument("target", default="head")
+@options
+@wait_option
+@click.pass_context
+def stamp(ctx: click.Context, /, target: str, **options: Any) -> None:
+    """The same as `baseline`."""
+    ctx.invoke(baseline, target=None if target in ("head", "heads") else target, **options)
+
+
+def _emit_recorded(ctx: click.Context, lines: list[str], names: list[str]) -> None:
+    if ctx.meta["db.json"]:
+        emit_json(ctx, 0, [{"filename": name, "state": "applied"} for name in names], notes(ctx))
+    else:
+        click.echo("\n".join(lines))

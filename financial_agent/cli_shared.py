@@ -1,0 +1,116 @@
+"""What the `flask db` commands share: their options, the settings, the control of a run, the question before it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from flask.cli import NoAppException, ScriptInfo
+
+from financial_agent import cli_render, config
+from financial_agent.cli_output import warn
+from financial_agent.cli_progress import Printer
+from financial_agent.config import Settings
+from financial_agent.migrator.control import Control, stop_on_signals
+from financial_agent.migrator.databases import display_name
+from financial_agent.migrator.errors import ConfirmationNeeded, Declined, Interrupted, MigratorError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# Flask lets any option be set by FLASK_DB_<COMMAND>_<OPTION>. Consent (--yes) must not come from there, nor should the
+# database come from two variables.
+option = partial(click.option, allow_from_autoenv=False)
+
+
+def options(command: Command) -> Command:
+    """The options that every command shares."""
+    for each in (
+        option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        option("--directory", type=click.Path(), help="The folder of the migrations."),
+        option("--database", help="A SQLite file, or sqlite:///PATH."),
+    ):
+        command = each(command)
+    return command
+
+
+def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter("a number of seconds is expected")
+    return value
+
+
+wait_option = option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    callback=_finite,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another run, or for another process's lock.",
+)
+
+
+def read_settings(ctx: click.Context, database: str | None, directory: str | None, **_: Any) -> Settings:
+    """The application's settings, overridden by the options; the commands go on in the application's context."""
+    ctx.meta["db.options"] = {"--database": database, "--directory": directory}
+    values, instance = _configuration(ctx)
+    ctx.meta["db.instance"] = str(instance)
+    settings = config.settings(values, instance)
+    here = Path.cwd()
+    settings = Settings(
+        settings.database if database is None else config.database(database, here),
+        settings.directory if directory is None else config.directory(directory, here),
+    )
+    ctx.meta["db.database"] = display_name(settings.database)
+    return settings
+
+
+def _configuration(ctx: click.Context) -> tuple[dict[str, Any], Path]:
+    """The configuration of the application; when that does not load, as during a bad deployment, the one in its
+    instance folder and the environment: the database must stay within reach."""
+    try:
+        app = ctx.ensure_object(ScriptInfo).load_app()
+    except MigratorError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the application's own code raises
+        values = config.load(config.instance_path())
+        warn(ctx, f"the application did not load ({_reason(error)}), so its instance configuration alone is used")
+        return values, config.instance_path()
+    ctx.with_resource(app.app_context())
+    return dict(app.config), Path(app.instance_path)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error.__cause__, MigratorError):
+        return error.__cause__.message
+    if isinstance(error, NoAppException):
+        return error.message.strip().splitlines()[-1]  # an import error brings its whole traceback
+    return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def controlled(ctx: click.Context, wait: float) -> Iterator[Control]:
+    """The control of a run: signals stop it, the printer shows its events, and the answer will hold its warnings."""
+    with stop_on_signals() as stop, Printer(quiet=ctx.meta["db.json"]) as printer:
+        yield Control(wait=wait, stop=stop, report=printer.report)
+    for warning in printer.warnings:
+        ctx.meta.setdefault("db.notes", []).append(cli_render.note_json("warning", warning.message, warning.filename))
+
+
+def confirm(action: str, question: str) -> None:
+    """Ask, and go on only after a yes. Raises ConfirmationNeeded when nobody can answer, Declined, Interrupted."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfirmationNeeded(action=action, fix="Say so on the command line: --yes")
+    try:
+        agreed = click.confirm(question, default=False, err=True)
+    except click.Abort:
+        raise Interrupted(what="before anything was changed") from None
+    if not agreed:
+        raise Declined
