@@ -244,7 +244,7 @@ def held(database: Path, *statements: str) -> Iterator[Callable[[], None]]:
 
 
 class State(NamedTuple):
-    """All that a run may change, without times and durations."""
+    """All that a run may change, without times and durations, and without what the history tells of failures."""
 
     schema: tuple[Any, ...] = ()
     rows: tuple[Any, ...] = ()
@@ -265,12 +265,14 @@ def state(database: Path) -> State:
         schema = query("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
         tables = [name for kind, name, _, _ in schema if kind == "table"]
         users = [name for name in tables if not name.startswith(("_migration", "sqlite_"))]
+        schema = tuple(row for row in schema if not row[2].startswith(("_migration", "sqlite_sequence")))
         ledger = history = ()
         if "_migrations" in tables:
             ledger = query("SELECT filename FROM _migrations ORDER BY id")
         if "_migration_history" in tables:
             history = query(
-                "SELECT event, filename, statements, rows_changed, checksum FROM _migration_history ORDER BY id"
+                "SELECT event, filename, statements, rows_changed, checksum FROM _migration_history"
+                " WHERE event NOT IN ('failure', 'takeover') ORDER BY id"
             )
         contents = [(name, query(f'SELECT * FROM "{name}"')) for name in users]
         # A hash, because pytest would print a million rows.

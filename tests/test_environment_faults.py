@@ -371,7 +371,7 @@ def test_the_journal_of_a_killed_run_is_played_back_by_status(site: Site, left_b
     assert (victim.data / "app.db-journal").stat().st_size > 0
     assert victim.status() == {"001_good": "applied", "002_large": "pending"}
     assert victim.database.read_bytes() == site.database.read_bytes()
-    assert {path.name for path in victim.data.iterdir()} == {"app.db", "app.db-migrate-lock"}
+    assert {path.name for path in victim.data.iterdir()} == {"app.db", "app.db-migrate-lock", "app.db-migrate-attempt"}
     assert victim.migrate().returncode == 0
     assert victim.value("SELECT count(*) FROM good") == 60_000
 

@@ -67,7 +67,7 @@ def test_an_old_database_is_taken_over_in_place_and_nothing_runs_again(old: Site
         (at, checksum(name)) for at, name in enumerate(NAMES, 1)
     ]
     assert old.rows("SELECT name FROM pets") == [("Rex",)]
-    assert old.history() == [("apply", "003_forever")]
+    assert old.history() == [("takeover", name) for name in NAMES[:2]] + [("apply", "003_forever")]
     assert old.status() == dict.fromkeys(NAMES, "applied")
 
 
@@ -103,7 +103,7 @@ def test_an_old_database_can_be_rolled_back_with_the_files(old: Site) -> None:
     assert finished.returncode == 0, finished.stderr
     assert old.applied() == []
     assert old.tables() == set()
-    assert old.history() == [("rollback", "002_pets"), ("rollback", "001_people")]
+    assert old.history()[-2:] == [("rollback", "002_pets"), ("rollback", "001_people")]
 
 
 def test_a_taken_over_migration_is_shown_as_what_it_is(old: Site) -> None:

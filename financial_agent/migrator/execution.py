@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 from financial_agent.migrator import ledger
@@ -51,11 +51,14 @@ class _EndedTransaction(Exception):
 class Execution:
     """The run of one step on one database. It knows at each moment which statement is being run."""
 
-    def __init__(self, db: Database, step: Step, control: Control) -> None:
+    def __init__(self, db: Database, step: Step, control: Control, git_commit: str | None = None) -> None:
         self._db = db
         self._step = step
         self._script = step.script
         self._control = control
+        self._git_commit = git_commit
+        self._started_at = ledger.now()
+        self._clock = time.perf_counter()
         self._statement: Statement | None = None
         self._begun = 0  # statements begun
         self._open = 0  # statements begun in a transaction of the script's own
@@ -66,21 +69,19 @@ class Execution:
     def run(self) -> Done:
         """Run the script and record it. After an error neither its changes nor its record remain, except for what
         a script without a transaction had already done. Raises the FA3xx errors and CascadeRefused."""
-        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        clock = time.perf_counter()
         try:
             if self._script.transaction:
                 with self._db.transaction(foreign_keys=self._script.foreign_keys) as orphans:
                     self._warn_of(orphans)
                     self.statements()
                     self._statement = None
-                    done = self._record(started_at, clock)
+                    done = self._record()
             else:
                 self._without_transaction()
                 # The record is written as safely as any, whatever the script has set (synchronous, journal_mode).
                 self._db.reset(settings=True)
                 with self._db.transaction():
-                    done = self._record(started_at, clock)
+                    done = self._record()
         except (StatementError, OrphansLeft, Stopped, FileChanged, _EndedTransaction) as error:
             raise self._explained(error) from error
         log.info("%s %s: %d statements, %d ms", done.direction, done.filename, done.statements, done.duration_ms)
@@ -163,35 +164,48 @@ class Execution:
             message = f"rows without their parent were there before and stay as they are: {_summary(orphans)}"
             self._control.report(Warned(self._step.filename, message))
 
-    def _record(self, started_at: str, clock: float) -> Done:
+    def _record(self) -> Done:
         try:
-            return self._write_record(started_at, clock)
+            return self._write_record()
         except StatementError as error:
             if not error.constraint:
                 raise
             database = Path(self._db.name)
             raise LedgerUnusable(table="_migrations", why=str(error), database=database) from error
 
-    def _write_record(self, started_at: str, clock: float) -> Done:
+    def _write_record(self) -> Done:
         ledger.prepare(self._db)
         migration = self._step.migration
         fingerprint = self._db.fingerprint()
-        duration_ms = round((time.perf_counter() - clock) * 1000)
+        duration_ms = self._duration_ms()
         if migration:
             ledger.add(self._db, ledger.record_of(migration, duration_ms=duration_ms, schema_fingerprint=fingerprint))
         else:
             ledger.remove(self._db, self._step.filename)
-        event = ledger.Event(
-            event="apply" if migration else "rollback",
+        event = self._event("apply" if migration else "rollback", duration_ms)
+        ledger.append(self._db, event)
+        return Done(self._step.filename, self._script.direction, duration_ms, self._begun, self._rows)
+
+    def failure(self, error: MigratorError) -> ledger.Event:
+        """What the history tells of a run that failed."""
+        place = f" ({Path(error.location.path).name}:{error.location.line})" if error.location else ""
+        event = self._event("failure", self._duration_ms())
+        return replace(event, error=f"{error.code} {error.message}{place}", exit_code=error.exit_code)
+
+    def _event(self, event: str, duration_ms: int) -> ledger.Event:
+        return ledger.Event(
+            event=event,
             filename=self._step.filename,
-            started_at=started_at,
+            started_at=self._started_at,
             duration_ms=duration_ms,
             statements=self._begun,
             rows_changed=self._rows,
-            checksum=migration.checksum if migration else None,
+            checksum=self._step.migration.checksum if self._step.migration else None,
+            git_commit=self._git_commit,
         )
-        ledger.append(self._db, event)
-        return Done(self._step.filename, self._script.direction, duration_ms, self._begun, self._rows)
+
+    def _duration_ms(self) -> int:
+        return round((time.perf_counter() - self._clock) * 1000)
 
     def _explained(self, error: Exception) -> MigratorError:
         """The same failure in the words of the person who wrote the file."""

@@ -10,6 +10,8 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from financial_agent import __version__
@@ -42,6 +44,10 @@ _HISTORY = {
     "tool_version": "TEXT",
     "checksum": "TEXT",
     "note": "TEXT",
+    "error": "TEXT",
+    "exit_code": "INTEGER",
+    "git_commit": "TEXT",
+    "entry_sha256": "TEXT",
     "previous_sha256": "TEXT NOT NULL",
 }
 
@@ -73,7 +79,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a migration. `started_at` is UTC in ISO 8601; the history adds who and where."""
+    """What happened to a migration. `started_at` is UTC in ISO 8601; the history adds who and where.
+
+    The names: apply, rollback, failure, baseline, repair, restore, recover (adopted after the ledger was lost), and
+    takeover (of what an older runner recorded).
+    """
 
     event: str
     filename: str
@@ -83,6 +93,14 @@ class Event:
     rows_changed: int | None = None
     checksum: str | None = None
     note: str | None = None
+    error: str | None = None
+    exit_code: int | None = None
+    git_commit: str | None = None
+
+
+def now() -> str:
+    """The time as the history has it: UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def entries(db: Database) -> list[Entry]:
@@ -138,13 +156,11 @@ def _define(db: Database, table: str, definition: Mapping[str, str]) -> None:
             db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
-def add_checksums(db: Database, checksums: Mapping[str, str]) -> None:
+def take_over(db: Database, checksums: Mapping[str, str]) -> None:
     """Record the checksums of files that an older runner applied without one."""
     for filename, checksum in checksums.items():
-        db.execute(
-            "UPDATE _migrations SET checksum = ? WHERE filename = ? AND checksum IS NULL",
-            (checksum, filename),
-        )
+        db.execute("UPDATE _migrations SET checksum = ? WHERE filename = ?", (checksum, filename))
+        append(db, Event("takeover", filename, now(), checksum=checksum))
 
 
 def record_of(migration: Migration, *, duration_ms: int, schema_fingerprint: str) -> Record:
@@ -185,19 +201,31 @@ def remove(db: Database, filename: str) -> None:
 
 
 def append(db: Database, event: Event) -> None:
-    """Add a line to the history, chained to the one before it."""
+    """Add a line to the history, chained to the one before it. An event that wrote an entry keeps that one's hash."""
     names = list(_HISTORY)
     last = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id DESC LIMIT 1")
-    chained = {"previous_sha256": row_hash(names, last[0]) if last else ""}
-    row = {**asdict(event), **_whoami(), "tool_version": __version__, **chained}
+    row = {
+        **asdict(event),
+        **whoami(),
+        "tool_version": __version__,
+        "entry_sha256": None if event.event == "failure" else entry_hash(db, event.filename),
+        "previous_sha256": row_hash(names, last[0]) if last else "",
+    }
     marks = ", ".join("?" * len(row))
     values = [_storable(value) for value in row.values()]
     db.execute(f"INSERT INTO _migration_history ({', '.join(row)}) VALUES ({marks})", values)
 
 
+def entry_hash(db: Database, filename: str) -> str | None:
+    """SHA-256, in hexadecimal, of a migration's row in the ledger as it is now; None when there is no row."""
+    names = [name for name in _MIGRATIONS if name in db.columns("_migrations")]
+    rows = db.query(f"SELECT {', '.join(names)} FROM _migrations WHERE filename = ?", (filename,))
+    return row_hash(names, rows[0]) if rows else None
+
+
 def row_hash(names: Sequence[str], row: Row) -> str:
-    """SHA-256, in hexadecimal, of a history row. Columns without a value do not count, so that a column which a later
-    version adds leaves the hashes of old rows as they are."""
+    """SHA-256, in hexadecimal, of a row of either table. Columns without a value do not count, so that a column which a
+    later version adds leaves the hashes of old rows as they are."""
     values = {name: value for name, value in zip(names, row, strict=True) if value is not None}
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -212,7 +240,9 @@ def _storable(value: object) -> object:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _whoami() -> dict[str, str]:
+@cache
+def whoami() -> dict[str, str]:
+    """The operating system's user and the host that this process runs as and on."""
     import getpass  # needed only by a run that changes something: a question should start fast
     import platform
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from financial_agent.migrator import ledger, plan, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import display_name, exists
 from financial_agent.migrator.errors import BaselineRefused, RepairRefused
+from financial_agent.migrator.git import commit_of
 from financial_agent.migrator.script import Migration, read
 
 
@@ -56,5 +56,7 @@ def repair(database: str, directory: Path, target: str, reason: str, control: Co
 
 
 def _event(event: str, migration: Migration, note: str | None = None) -> ledger.Event:
-    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return ledger.Event(event, migration.file.filename, started_at, checksum=migration.checksum, note=note)
+    commit = commit_of(migration.file.path.parent)
+    return ledger.Event(
+        event, migration.file.filename, ledger.now(), git_commit=commit, checksum=migration.checksum, note=note
+    )

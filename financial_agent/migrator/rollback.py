@@ -19,6 +19,7 @@ from financial_agent.migrator.errors import (
 )
 from financial_agent.migrator.events import Done
 from financial_agent.migrator.execution import Execution, refuse_cascades
+from financial_agent.migrator.git import commit_of
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.script import MigrationFile, Script, parse_stored, read
@@ -60,7 +61,7 @@ def rollback(
                 raise PlanChanged(expected=", ".join(expected))
             refuse_cascades(database, todo, control.patience())
             runner.take_over(db, files, entries)
-            done = runner.execute(db, todo, control)
+            done = runner.execute(db, todo, control, commit_of(directory))
     return runner.outcome_of(database, files, entries, done)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from financial_agent.migrator import ledger, plan, session
+from financial_agent.migrator import attempt, ledger, plan, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
+    Patience,
     StatementError,
     connect,
     display_name,
@@ -19,10 +21,15 @@ from financial_agent.migrator.databases import (
 from financial_agent.migrator.errors import FileRefused, MigratorError
 from financial_agent.migrator.events import Done, Started, Warned
 from financial_agent.migrator.execution import Execution, refuse_cascades
+from financial_agent.migrator.git import commit_of
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.plan import Item, Step
 from financial_agent.migrator.script import Migration, MigrationFile, read
 from financial_agent.migrator.source import checksum
+
+log = logging.getLogger("financial_agent.migrator")
+
+_RECORDING = 1.0  # seconds that a failed run waits for a lock before it gives up recording its failure
 
 
 @dataclass(frozen=True)
@@ -92,44 +99,70 @@ def migrate(database: str, directory: Path, *, target: str | None = None, contro
             steps = [_up_step(parsed.get(file.filename) or read(file)) for file in todo]
             refuse_cascades(database, steps, control.patience())
             take_over(db, files, entries)
-            done = execute(db, steps, control)
+            done = execute(db, steps, control, commit_of(directory))
     return outcome_of(database, files, entries, done)
 
 
-def execute(db: Database, steps: Sequence[Step], control: Control) -> list[Done]:
-    """Run the steps one after the other. An error carries what was done before it, and the database's state."""
+def execute(db: Database, steps: Sequence[Step], control: Control, git_commit: str | None) -> list[Done]:
+    """Run the steps one after the other. An error carries what was done before it, and the database's state; the
+    history tells of it."""
     done: list[Done] = []
-    for step in steps:
-        execution = Execution(db, step, control)
-        try:
-            control.report(Started(step.filename, step.script.direction, step.script.count))
-            done.append(execution.run())
-            control.report(done[-1])
+    try:
+        for step in steps:
+            attempt.mark(db, step, git_commit)
+            _run_step(db, step, control, git_commit, done)
             if step is not steps[-1]:
                 with session.explained(db.name, control, what=f"behind {step.filename}"):
                     db.reset(settings=step.script.leaves_settings)
-        except MigratorError as error:
-            error.done = done
-            error.state = _verified_state(db.name, step, execution.lasting, is_recorded=len(done) > steps.index(step))
-            raise
+    except MigratorError as error:
+        error.done = done
+        error.state = error.state or _verified_state(db.name)
+        raise
+    finally:
+        db.note_attempt(None)
     return done
 
 
-def _verified_state(database: str, step: Step, lasting: int, is_recorded: bool) -> str:
-    """Where the database stands, read anew; empty when that cannot be told."""
+def _run_step(db: Database, step: Step, control: Control, git_commit: str | None, done: list[Done]) -> None:
+    execution = Execution(db, step, control, git_commit)
+    try:
+        control.report(Started(step.filename, step.script.direction, step.script.count))
+        done.append(execution.run())
+    except MigratorError as error:
+        _record_failure(db.name, execution.failure(error))
+        if state := _verified_state(db.name):
+            error.state = state + _what_remains(step, execution.lasting)
+        raise
+    control.report(done[-1])
+
+
+def _record_failure(database: str, failure: ledger.Event) -> None:
+    """Tell the history, on a connection of its own, as the run's was perhaps asked to stop. The failure that is told
+    of matters more than that it cannot be told, so that is only logged."""
+    try:
+        with closing(connect(database, patience=Patience(_RECORDING))) as db, db.transaction():
+            ledger.prepare(db)
+            ledger.append(db, failure)
+    except (MigratorError, StatementError) as error:
+        log.warning("%s: the failure could not be recorded: %s", failure.filename, error)
+
+
+def _verified_state(database: str) -> str:
+    """Where the database stands after a failure, read anew; empty when that cannot be told."""
     try:
         with closing(connect(database, readonly=True, patience=session.ASKING.patience())) as db:
             entries = ledger.entries(db)
     except (MigratorError, StatementError):
         return ""
     newest = max((entry.filename for entry in entries), key=plan.version_of, default=None)
-    state = f"The database is at {newest}" if newest else "The database has no migration applied"
-    if is_recorded:
-        return state
+    return f"The database is at {newest}" if newest else "The database has no migration applied"
+
+
+def _what_remains(step: Step, lasting: int) -> str:
     if lasting:
-        return f"{state}, and of {step.filename} {lasting} of {step.script.count} statements took effect"
+        return f", and of {step.filename} {lasting} of {step.script.count} statements took effect"
     what = "run" if step.migration else "rollback"
-    return f"{state}; nothing of the failed {what} of {step.filename} remains"
+    return f"; nothing of the failed {what} of {step.filename} remains"
 
 
 def take_over(db: Database, files: Sequence[MigrationFile], entries: Sequence[Entry]) -> None:
@@ -138,7 +171,7 @@ def take_over(db: Database, files: Sequence[MigrationFile], entries: Sequence[En
     if lacking:
         with db.transaction():
             ledger.prepare(db)
-            ledger.add_checksums(db, {f.filename: checksum(f.path) for f in files if f.filename in lacking})
+            ledger.take_over(db, {f.filename: checksum(f.path) for f in files if f.filename in lacking})
 
 
 def _warn_of_edited(files: Sequence[MigrationFile], entries: Sequence[Entry], control: Control) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from financial_agent.migrator import ledger
+from financial_agent.migrator import attempt, ledger
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, StatementError, Stopped, connect, display_name, exists
 from financial_agent.migrator.discovery import discover
@@ -31,12 +31,14 @@ def look(database: str, directory: Path, control: Control) -> tuple[list[Migrati
 
 @contextmanager
 def exclusive(database: str, control: Control) -> Iterator[Database]:
-    """A connection that is the only one to run migrations, for as long as the context lasts."""
+    """A connection that is the only one to run migrations, for as long as the context lasts. What a run that was killed
+    had begun is recorded first."""
     with (
         explained(database, control),
         closing(connect(database, patience=control.patience())) as db,
         db.lock(),
     ):
+        attempt.settle(db)
         yield db
 
 

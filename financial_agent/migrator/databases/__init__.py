@@ -111,6 +111,12 @@ class Database(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """Be the only migration run on this database. Raises RunLocked when patience ends."""
 
+    def note_attempt(self, text: str | None) -> None:
+        """Keep, outside the database, what its holder of the lock is about to run; None forgets it."""
+
+    def attempt(self) -> str | None:
+        """What was noted and not forgotten: a process was killed."""
+
     def reset(self, *, settings: bool) -> None:
         """Forget what a script left on the connection: temporary objects and, if it has changed any, settings."""
 

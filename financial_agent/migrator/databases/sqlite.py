@@ -249,8 +249,7 @@ class SqliteDatabase:
     def lock(self) -> Iterator[None]:
         """SQLite's own exclusive lock, on an empty file beside the database: it dies with its process, and works on
         every system and file system on which the database itself does. The file stays, as unlinking it would race."""
-        path = self.path.resolve()
-        path = path.with_name(f"{path.name}-migrate-lock")
+        path = self._beside("migrate-lock")
         self._create_lock_file(path)
         with closing(self._take_lock(path)):
             yield
@@ -268,6 +267,24 @@ class SqliteDatabase:
                 raise DatabaseReadOnly(database=path, folder=path.parent, cause=str(error)) from error
             raise
         return holder
+
+    def note_attempt(self, text: str | None) -> None:
+        # The history loses a line when this fails; a migration must not fail for it.
+        with suppress(OSError):
+            if text is None:
+                self._beside("migrate-attempt").unlink(missing_ok=True)
+            else:
+                self._beside("migrate-attempt").write_text(text, encoding="utf-8")
+
+    def attempt(self) -> str | None:
+        try:
+            return self._beside("migrate-attempt").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+
+    def _beside(self, suffix: str) -> Path:
+        path = self.path.resolve()
+        return path.with_name(f"{path.name}-{suffix}")
 
     def _create_lock_file(self, path: Path) -> None:
         """As SQLite does with its journal: whoever may write to the database may lock it, whoever came first."""
