@@ -285,6 +285,13 @@ def test_what_does_not_run_in_memory_names_its_migration(tmp_path: Path, sql: st
     assert (raised.value.filename, raised.value.why) == ("002_bad.sql", why)
 
 
+def test_many_migrations_may_take_longer_together_than_one_may(tmp_path: Path) -> None:
+    some = "(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 200000) SELECT n FROM c)"
+    files = {f"{at:03}_t": f"CREATE TABLE t{at} AS SELECT count(*) AS n FROM {some};" for at in range(1, 13)}
+    site = Site(tmp_path / "site", files)
+    assert len(replayed(site).objects) == len(files)
+
+
 def test_a_file_that_changes_meanwhile_cannot_be_replayed(tmp_path: Path) -> None:
     site = Site(tmp_path / "site", {"001_good": "CREATE TABLE good (x);"})
     parsed = steps(site)

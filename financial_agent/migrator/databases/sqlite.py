@@ -366,7 +366,8 @@ class Scratch(SqliteDatabase):
         return self._ticks > _SCRATCH_TICKS
 
     def reset(self, *, settings: bool) -> None:
-        # A new connection would begin with an empty memory.
+        # A new connection would begin with an empty memory. What comes next has as much time as what came before.
+        self._ticks = 0
         for type_, name in self.query("SELECT type, name FROM temp.sqlite_schema WHERE name NOT GLOB 'sqlite_*'"):
             self.execute(f"DROP {type_} IF EXISTS temp.{quoted(name)}")
         if settings:
