@@ -30,7 +30,7 @@ def error_text(error: MigratorError) -> str:
     if error.state:
         lines.append(f"State: {error.state}.")
     lines += [f"Next:  {line}" if at == 0 else f"       {line}" for at, line in enumerate(error.hint.splitlines())]
-    return _shown(lines)
+    return shown(lines)
 
 
 def hint_for(hint: str, options: Mapping[str, str | None]) -> str:
@@ -39,7 +39,8 @@ def hint_for(hint: str, options: Mapping[str, str | None]) -> str:
     return re.sub(r"\bflask db \w+", lambda command: command[0] + given, hint)
 
 
-def _shown(lines: Sequence[str]) -> str:
+def shown(lines: Sequence[str]) -> str:
+    """Lines as one text that a terminal can be given."""
     return "\n".join(map(_printable, lines))
 
 
@@ -81,7 +82,7 @@ def status_text(status: Status) -> str:
         for state in ("applied", "edited", "missing", "pending")
         if state in ("applied", "pending") or any(item.state == state for item in status.items)
     ]
-    return _shown([*lines, ", ".join(counts) + "."])
+    return shown([*lines, ", ".join(counts) + "."])
 
 
 def _status_row(item: Item) -> tuple[str, str, str, str]:
@@ -122,7 +123,7 @@ def losses_text(losses: Losses) -> str:
         lines.append(f"  {amount(count, 'value')} of {column} will be gone")
     if losses.complete and not losses.rows and not losses.values:
         lines.append("No row will be lost.")
-    return _shown(lines)
+    return shown(lines)
 
 
 def milliseconds(ms: int) -> str:

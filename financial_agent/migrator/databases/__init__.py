@@ -36,6 +36,27 @@ class Orphan(NamedTuple):
     key: Row | None
 
 
+class Column(NamedTuple):
+    """A column of a table. `default` is SQL; `key` is its place in the primary key, from 1, or 0."""
+
+    name: str
+    type: str
+    not_null: bool
+    default: str | None
+    key: int
+    generated: bool
+
+
+class SchemaObject(NamedTuple):
+    """A table, index, trigger or view of the user's. `table` is the one it belongs to; only tables have columns."""
+
+    type: str
+    name: str
+    table: str
+    sql: str
+    columns: tuple[Column, ...] = ()
+
+
 class StatementError(Exception):
     """The database refused a statement; `offset` is the character at which, when that is known."""
 
@@ -95,6 +116,9 @@ class Database(Protocol):
 
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         """The number of a table's rows, and then, for each column, of those with a value."""
+
+    def objects(self) -> list[SchemaObject]:
+        """The user's schema, by type and name."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""

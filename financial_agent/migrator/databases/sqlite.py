@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from financial_agent.migrator.databases import (
+    Column,
     Orphan,
     OrphansLeft,
     OutOfSpace,
     Patience,
     Row,
+    SchemaObject,
     StatementError,
     Stopped,
     display_name,
@@ -179,6 +181,21 @@ class SqliteDatabase:
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         wanted = ", ".join(["count(*)", *(f"count({quoted(column)})" for column in columns)])
         return list(self.query(f"SELECT {wanted} FROM main.{quoted(table)}")[0])
+
+    def objects(self) -> list[SchemaObject]:
+        # A virtual table has no root page, and its module, which alone knows its columns, may be missing here.
+        rows = self.query(f"SELECT type, name, tbl_name, coalesce(sql, ''), rootpage {_USER_OBJECTS} ORDER BY 1, 2")
+        return [
+            SchemaObject(type_, name, table, sql, self._columns(name) if type_ == "table" and root else ())
+            for type_, name, table, sql, root in rows
+        ]
+
+    def _columns(self, table: str) -> tuple[Column, ...]:
+        sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"
+        return tuple(
+            Column(name, type_, bool(not_null), default, key, bool(hidden))
+            for name, type_, not_null, default, key, hidden in self.query(sql, (table,))
+        )
 
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
@@ -364,6 +381,15 @@ class Scratch(SqliteDatabase):
         """CREATE TABLE … AS would compute its rows here, too: whatever takes long is given up."""
         self._ticks += 1
         return self._ticks > _SCRATCH_TICKS
+
+    def reset(self, *, settings: bool) -> None:
+        # A new connection would begin with an empty memory. What comes next has as much time as what came before.
+        self._ticks = 0
+        for type_, name in self.query("SELECT type, name FROM temp.sqlite_schema WHERE name NOT GLOB 'sqlite_*'"):
+            self.execute(f"DROP {type_} IF EXISTS temp.{quoted(name)}")
+        if settings:
+            for setting in ("writable_schema = RESET", "legacy_alter_table = OFF", "foreign_keys = ON"):
+                self.execute(f"PRAGMA {setting}")
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)

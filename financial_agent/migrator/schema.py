@@ -1,0 +1,118 @@
+"""What a database's schema is, and how two of them differ: object by object, tables column by column."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from financial_agent.migrator.databases import Column, Database, SchemaObject
+from financial_agent.migrator.lexer import TRIVIA, WORD
+
+# `x'41'` is one word, `x '41'` two. The end counts as a word, or what stands before it would be looked into.
+_token = re.compile(
+    rf"{TRIVIA}([xX]?'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|{WORD}+|[^ \t\n\v\f\r]|\Z)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """The user's objects, by type and name. Two are equal when they differ in comments and white space at most."""
+
+    objects: tuple[SchemaObject, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self._meaning() == other._meaning()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._meaning()))
+
+    def _meaning(self) -> list[tuple[str, str, str, tuple[str, ...]]]:
+        return [(each.type, each.name, each.table, tokens(each.sql)) for each in self.objects]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One object that two schemas do not share. Of a changed one, `columns` says what became of them, in words, and
+    `diff` is a unified diff of its SQL."""
+
+    change: Literal["added", "changed", "removed"]
+    type: str
+    name: str
+    table: str
+    columns: tuple[str, ...] = ()
+    diff: tuple[str, ...] = ()
+
+
+def read(db: Database) -> Schema:
+    """A database's schema, without the ledger's own tables. Writes nothing."""
+    return Schema(tuple(db.objects()))
+
+
+def differences(before: Schema, after: Schema) -> list[Difference]:
+    """What became of each object, by type and name; none when the schemas are equal."""
+    old = {(each.type, each.name): each for each in before.objects}
+    new = {(each.type, each.name): each for each in after.objects}
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        was, now = old.get(key), new.get(key)
+        if was and now:
+            if (was.table, tokens(was.sql)) != (now.table, tokens(now.sql)):
+                found.append(_changed(was, now))
+        elif each := was or now:
+            found.append(Difference("removed" if was else "added", each.type, each.name, each.table))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def tokens(sql: str) -> tuple[str, ...]:
+    """SQL without what does not count: comments, and the white space between its words."""
+    return tuple(word for word in _token.findall(sql) if word)
+
+
+def _changed(was: SchemaObject, now: SchemaObject) -> Difference:
+    lines = difflib.unified_diff(was.sql.splitlines(), now.sql.splitlines(), "before", "after", lineterm="")
+    return Difference(
+        "changed", now.type, now.name, now.table, tuple(_column_changes(was.columns, now.columns)), tuple(lines)
+    )
+
+
+def _column_changes(before: Sequence[Column], after: Sequence[Column]) -> Iterator[str]:
+    old, new = ({column.name: column for column in columns} for columns in (before, after))
+    for name, column in new.items():
+        if name not in old:
+            yield f"column {name} {_definition(column)}".rstrip() + " was added"
+        else:
+            aspects = zip(_aspects(old[name]), _aspects(column), strict=True)
+            changes = [f"{was} became {now}" for was, now in aspects if was != now]
+            if changes:
+                yield f"column {name}: {', '.join(changes)}"
+    yield from (f"column {name} is gone" for name in old if name not in new)
+    kept = [name for name in new if name in old]
+    if kept != [name for name in old if name in new]:
+        yield f"the order of the columns became {', '.join(new)}"
+
+
+def _definition(column: Column) -> str:
+    parts = [
+        column.type,
+        "PRIMARY KEY" if column.key else "",
+        "NOT NULL" if column.not_null else "",
+        f"DEFAULT {column.default}" if column.default is not None else "",
+        "GENERATED" if column.generated else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _aspects(column: Column) -> tuple[str, ...]:
+    """What is told of a column when it changes, in words that stand on both sides of "became"."""
+    return (
+        f"type {column.type or 'none'}",
+        "NOT NULL" if column.not_null else "nullable",
+        "no default" if column.default is None else f"default {' '.join(tokens(column.default))}",
+        f"place {column.key} of the primary key" if column.key else "no part of the primary key",
+        "generated" if column.generated else "not generated",
+    )
