@@ -339,6 +339,13 @@ class Declined(MigratorError):
     advice = "See where it stands with: flask db status"
 
 
+class NoSpace(MigratorError):
+    code = "FA433"
+    exit_code = 4
+    text = "{folder} has too little space for a copy of the database: {needed:,} bytes are needed, {free:,} are free"
+    advice = "Free some space: df -h {folder}"
+
+
 class LedgerUnusable(MigratorError):
     code = "FA407"
     exit_code = 4

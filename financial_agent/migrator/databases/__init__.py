@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 Row = tuple[Any, ...]
@@ -171,6 +172,20 @@ def scratch(database: str | None, patience: Patience) -> Database:
     path = sqlite.path_of(database)
     with closing(sqlite.SqliteDatabase(path, readonly=True, patience=patience)) as original:
         return sqlite.Scratch(original)
+
+
+def copy(
+    database: str, target: Path, patience: Patience, progress: Callable[[int, int], None], *, mode: int = 0o600
+) -> None:
+    """Make a new file, a consistent copy of a database that others go on writing to; the original is only read.
+
+    `progress` hears how many bytes are done, and of how many. The copy belongs to the database's owner, and its mode
+    has no bit that the database's lacks, except that its owner may read and write it. It is not synced. Raises NoSpace,
+    Stopped, DatabaseLocked, and DatabaseUnusable for either of the two files; after an error there is no copy.
+    """
+    from financial_agent.migrator.databases import sqlite, sqlite_copy
+
+    sqlite_copy.copy(sqlite.path_of(database), target, mode, patience, progress)
 
 
 def display_name(database: str) -> str:

@@ -1,0 +1,172 @@
+"""A consistent copy of a SQLite database that other processes go on writing to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from financial_agent.migrator.databases import OutOfSpace, Patience, Stopped
+from financial_agent.migrator.databases.sqlite import SqliteDatabase
+from financial_agent.migrator.errors import DatabaseUnusable, NoSpace
+
+Progress = Callable[[int, int], None]
+Heard = Callable[[int], None]
+
+_PROGRAM = Path(__file__).with_name("raw_copy.py")
+_SMALL = 16 << 20  # bytes that SQLite copies sooner than a process starts
+_STEP = 1024  # pages that SQLite copies between two questions whether to stop
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def copy(database: Path, target: Path, mode: int, patience: Patience, progress: Progress) -> None:
+    """See `databases.copy`."""
+    with closing(_Source(database, readonly=True, patience=patience)) as source:
+        size = source.size()
+        with _explained(target, size):
+            if shutil.disk_usage(target.parent).free < size:
+                raise OutOfSpace("disk full")
+            with _new_file(target, database.stat(), mode):
+                source.copy_to(target, progress)
+
+
+@contextmanager
+def _explained(target: Path, size: int) -> Iterator[None]:
+    try:
+        yield
+    except (OutOfSpace, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _FULL:
+            fix = f"ls -ld {shlex.quote(str(target.parent))}"
+            raise DatabaseUnusable(database=target, cause=error.strerror, fix=fix) from error
+        free = shutil.disk_usage(target.parent).free
+        raise NoSpace(folder=target.parent, needed=size, free=free) from error
+
+
+@contextmanager
+def _new_file(path: Path, original: os.stat_result, mode: int) -> Iterator[None]:
+    """A file that belongs to the original's owner, and is gone again after an error."""
+    # Whoever makes it must be able to fill it.
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, original.st_mode & mode | 0o600))
+    try:
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            with suppress(OSError):  # root need not have the right in a container
+                os.chown(path, original.st_uid, original.st_gid)
+        yield
+    except BaseException:
+        path.unlink()
+        raise
+
+
+class _Source(SqliteDatabase):
+    """A database whose file is not changed: closing the last connection would write what the -wal holds into it, but
+    not by one that may not write."""
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        wal = Path(f"{self.path.resolve()}-wal")
+        return super()._open("mode=ro" if mode == "mode=rw" and wal.exists() and wal.stat().st_size else mode)
+
+    def size(self) -> int:
+        return int(self.query("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0][0])
+
+    def copy_to(self, target: Path, progress: Progress) -> None:
+        """Fill a file that is empty."""
+        size = self.size()
+
+        def heard(done: int) -> None:
+            progress(min(done, size), size)
+            if self._patience.stop(""):
+                raise Stopped
+
+        if size < _SMALL or not self._copy_raw(target, heard):
+            os.truncate(target, 0)
+            with self._snapshot():
+                self._back_up(target, heard, size)
+        progress(size, size)
+
+    def _copy_raw(self, target: Path, heard: Heard) -> bool:
+        """Copy without any lock, and mend the copy under a reader's lock, which takes a fraction of the time.
+
+        False when that cannot be done here, or need not be: in WAL mode a reader is in nobody's way. Else it keeps
+        writers from committing; and each commit between two steps would make SQLite's own way of copying begin anew.
+        """
+        if self._is_wal() or not hasattr(os, "preadv"):
+            return False
+        child = _start(self.path, target)
+        if child is None:
+            return False
+        with child:
+            try:
+                if not _hear(child, heard):
+                    return False
+                with self._snapshot():
+                    return not self._is_wal() and _hear(child, heard, b"go on\n")
+            finally:
+                child.kill()
+
+    def _is_wal(self) -> bool:
+        return self.query("PRAGMA journal_mode") == [("wal",)]
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """What the database holds now, for as long as the context lasts."""
+        self.query("BEGIN")
+        try:
+            self.query("SELECT 1 FROM sqlite_schema LIMIT 1")  # BEGIN alone takes no lock
+            yield
+        finally:
+            self._rollback()
+
+    def _back_up(self, target: Path, heard: Heard, size: int) -> None:
+        uri = f"{target.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as copy:
+            copy.execute("PRAGMA journal_mode = OFF")  # a copy that is not completed is removed
+            copy.execute("PRAGMA synchronous = OFF")
+            try:
+                self._connection.backup(
+                    copy, pages=_STEP, progress=lambda _, left, pages: heard(size * (pages - left) // max(pages, 1))
+                )
+            except sqlite3.Error as error:
+                raise self._failure(error, "") from error
+
+
+def _start(source: Path, target: Path) -> subprocess.Popen[bytes] | None:
+    """A process of its own, because closing a file takes away all locks that its process has on it, those of other
+    connections, too (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+    None when it does not start."""
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", _PROGRAM, source, target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for its parent to answer
+        )
+    except (OSError, TypeError):  # a server that embeds Python need not have an executable
+        return None
+
+
+def _hear(child: subprocess.Popen[bytes], heard: Heard, order: bytes = b"") -> bool:
+    """Give the child an order, if there is one, and follow it to the end of a pass. False when it breaks off."""
+    assert child.stdin
+    assert child.stdout
+    with suppress(BrokenPipeError):
+        child.stdin.write(order)
+    for line in child.stdout:
+        match line.split():
+            case [b"ok"]:
+                return True
+            case [b"failed", number] if int(number) in _FULL:
+                raise OutOfSpace(os.strerror(int(number)))
+            case [done] if done.isdigit():
+                heard(int(done))
+            case _:
+                return False
+    return False
