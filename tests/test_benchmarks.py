@@ -1,0 +1,77 @@
+"""The benchmarks' databases are what the application itself would have written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import ROOT, Site, finish, started
+
+MEGABYTE = 1_000_000
+
+
+def generated(site: Site, *options: str) -> Site:
+    script = ROOT / "benchmarks" / "generate_chats.py"
+    with started([sys.executable, str(script), str(site.database), "--megabytes", "2", *options], site.root) as process:
+        finished = finish(process)
+    assert finished.returncode == 0, finished.stderr
+    return site
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return generated(Site(tmp_path_factory.mktemp("chats") / "site"))
+
+
+def contents(site: Site) -> list[Any]:
+    return [
+        site.rows(f"SELECT * FROM {table} ORDER BY id")
+        for table in ("conversations", "chat_messages", "conversation_summaries")
+    ]
+
+
+def test_it_is_as_large_as_asked_and_sound(chats: Site) -> None:
+    assert 2 * MEGABYTE <= chats.database.stat().st_size < 4 * MEGABYTE
+    assert chats.rows("PRAGMA integrity_check") == [("ok",)]
+    assert chats.rows("PRAGMA foreign_key_check") == []
+    assert chats.value("PRAGMA journal_mode") == "delete"
+    assert len(chats.applied()) == 4
+
+
+def test_every_conversation_is_counted(chats: Site) -> None:
+    kept = "SELECT id, message_count, last_message_at, updated_at FROM conversations ORDER BY id"
+    counted = (
+        "SELECT conversation_id, count(*), max(created_at), max(created_at)"
+        " FROM chat_messages WHERE is_active = 1 GROUP BY 1 ORDER BY 1"
+    )
+    assert chats.rows(kept) == chats.rows(counted)
+    assert chats.value("SELECT count(*) FROM chat_messages WHERE is_active = 0") > 0
+
+
+@pytest.mark.parametrize("column", ["tool_calls", "tool_results", "sql_query", "sql_results", "chart_data"])
+def test_some_messages_have_each_column_and_most_have_not(chats: Site, column: str) -> None:
+    messages, filled = chats.rows(f"SELECT count(*), count({column}) FROM chat_messages")[0]
+    assert 0 < filled < messages / 2
+
+
+def test_the_seed_decides_the_chats(chats: Site, tmp_path: Path) -> None:
+    same = generated(Site(tmp_path / "same"), "--seed", "1", "--journal-mode", "wal")
+    other = generated(Site(tmp_path / "other"), "--seed", "2")
+    assert contents(same) == contents(chats) != contents(other)
+    assert same.value("PRAGMA journal_mode") == "wal"
+
+
+def test_it_stops_at_a_version_so_that_the_next_is_pending(tmp_path: Path) -> None:
+    earlier = generated(Site(tmp_path / "earlier"), "--version", "003")
+    assert earlier.applied()[-1] == "003_create_conversation_summaries"
+    assert earlier.value("SELECT count(*) FROM chat_messages") > 0
+
+
+def test_a_database_that_is_there_already_is_left_alone(chats: Site) -> None:
+    before = chats.database.read_bytes()
+    with pytest.raises(AssertionError, match="exists already"):
+        generated(chats)
+    assert chats.database.read_bytes() == before
