@@ -61,8 +61,13 @@ class DatabaseGroup(AppGroup):
 
 
 def emit_json(
-    ctx: click.Context, exit_code: int, migrations: Sequence[dict[str, Any]], diagnostics: Sequence[dict[str, Any]]
+    ctx: click.Context,
+    exit_code: int,
+    migrations: Sequence[dict[str, Any]],
+    diagnostics: Sequence[dict[str, Any]],
+    **more: Any,
 ) -> None:
+    """Print the envelope; `more` holds what only one command has, each under a key of its own."""
     envelope = cli_render.envelope(
         ctx.meta["db.command"],
         exit_code=exit_code,
@@ -70,7 +75,7 @@ def emit_json(
         migrations=migrations,
         diagnostics=diagnostics,
     )
-    click.echo(json.dumps(envelope, indent=2))
+    click.echo(json.dumps({**envelope, **more}, indent=2))
 
 
 def warn(ctx: click.Context, message: str) -> None:

@@ -58,7 +58,7 @@ class Printer:
                 self._wait(event.purpose)
             case Warned():
                 self.warnings.append(event)
-                self._line(f"Warning: {event.filename}: {event.message}", err=True)
+                self._line("\n  ".join([f"Warning: {event.filename}: {event.message}", *event.details]), err=True)
             case Done():
                 self._line(done_text(event), err=False)
 

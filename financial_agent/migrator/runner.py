@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,13 @@ from financial_agent.migrator.databases import (
     display_name,
     exists,
 )
+from financial_agent.migrator.effects import foresee
 from financial_agent.migrator.errors import FileRefused, MigratorError
 from financial_agent.migrator.events import Done, Started, Warned
-from financial_agent.migrator.execution import Execution, refuse_cascades
+from financial_agent.migrator.execution import Execution
 from financial_agent.migrator.git import commit_of
 from financial_agent.migrator.ledger import Entry
+from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Item, Step
 from financial_agent.migrator.script import Migration, MigrationFile, read
 from financial_agent.migrator.source import checksum
@@ -90,27 +92,41 @@ def migrate(database: str, directory: Path, *, target: str | None = None, contro
     parsed = {file.filename: read(file) for file in todo}
     plan.refuse_renumbered(list(parsed.values()), files, entries)
     if not exists(database):  # a refusal leaves no empty database behind
-        refuse_cascades(None, [_up_step(migration) for migration in parsed.values()], control.patience())
+        foresee(None, [_up_step(migration) for migration in parsed.values()], control.patience())
     done: list[Done] = []
     if todo:
         with session.exclusive(database, control) as db:
-            entries = ledger.entries(db)  # others may have run while we waited
-            todo = plan.up_to(files, plan.pending(files, entries), target)
-            steps = [_up_step(parsed.get(file.filename) or read(file)) for file in todo]
-            refuse_cascades(database, steps, control.patience())
+            steps = plan_up(db, files, target, parsed)  # others may have run while we waited
+            foresee(database, steps, control.patience())
+            entries = ledger.entries(db)
             take_over(db, files, entries)
             done = execute(db, steps, control, commit_of(directory))
     return outcome_of(database, files, entries, done)
 
 
-def execute(db: Database, steps: Sequence[Step], control: Control, git_commit: str | None) -> list[Done]:
+def plan_up(
+    db: Database, files: Sequence[MigrationFile], target: str | None, parsed: Mapping[str, Migration]
+) -> list[Step]:
+    """The steps of a run, by what the database's ledger says."""
+    todo = plan.up_to(files, plan.pending(files, ledger.entries(db)), target)
+    return [_up_step(parsed.get(file.filename) or read(file)) for file in todo]
+
+
+def execute(
+    db: Database,
+    steps: Sequence[Step],
+    control: Control,
+    git_commit: str | None,
+    observe: Callable[[Statement], None] | None = None,
+) -> list[Done]:
     """Run the steps one after the other. An error carries what was done before it, and the database's state; the
-    history tells of it."""
+    history tells of it. `observe` is called just before each statement."""
     done: list[Done] = []
     try:
         for step in steps:
             attempt.mark(db, step, git_commit)
-            _run_step(db, step, control, git_commit, done)
+            execution = Execution(db, step, control, git_commit, observe)
+            _run_step(db, execution, step, control, done)
             if step is not steps[-1]:
                 with session.explained(db.name, control, what=f"behind {step.filename}"):
                     db.reset(settings=step.script.leaves_settings)
@@ -123,8 +139,7 @@ def execute(db: Database, steps: Sequence[Step], control: Control, git_commit: s
     return done
 
 
-def _run_step(db: Database, step: Step, control: Control, git_commit: str | None, done: list[Done]) -> None:
-    execution = Execution(db, step, control, git_commit)
+def _run_step(db: Database, execution: Execution, step: Step, control: Control, done: list[Done]) -> None:
     try:
         control.report(Started(step.filename, step.script.direction, step.script.count))
         done.append(execution.run())

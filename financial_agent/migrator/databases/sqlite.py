@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from financial_agent.migrator.databases import (
     Column,
+    Effects,
     Orphan,
     OrphansLeft,
     OutOfSpace,
@@ -28,6 +29,7 @@ from financial_agent.migrator.databases import (
     display_name,
 )
 from financial_agent.migrator.databases import sqlite_errors as codes
+from financial_agent.migrator.databases.sqlite_effects import find_effects
 from financial_agent.migrator.databases.sqlite_foreign_keys import find_cascades, find_orphans, quoted
 from financial_agent.migrator.errors import (
     DatabaseFolderMissing,
@@ -206,6 +208,9 @@ class SqliteDatabase:
 
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         return find_cascades(self._connection, drop_table)
+
+    def effects(self, sql: str) -> Effects:
+        return find_effects(self._connection, sql)
 
     # Changing.
 

@@ -30,7 +30,7 @@ def copy(database: Path, target: Path, mode: int, patience: Patience, progress: 
     """See `databases.copy`."""
     with closing(_Source(database, readonly=True, patience=patience)) as source:
         size = source.size()
-        with _explained(target, size):
+        with explained(target, size):
             if shutil.disk_usage(target.parent).free < size:
                 raise OutOfSpace("disk full")
             with _new_file(target, database.stat(), mode):
@@ -38,7 +38,7 @@ def copy(database: Path, target: Path, mode: int, patience: Patience, progress: 
 
 
 @contextmanager
-def _explained(target: Path, size: int) -> Iterator[None]:
+def explained(target: Path, size: int) -> Iterator[None]:
     try:
         yield
     except (OutOfSpace, OSError) as error:
