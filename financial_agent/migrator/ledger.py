@@ -123,6 +123,18 @@ def entries(db: Database) -> list[Entry]:
     ]
 
 
+def history(db: Database) -> list[dict[str, object]]:
+    """The history's rows, the oldest first, with as many of the columns as the table has; none without a table. Writes
+    nothing. Raises LedgerUnusable."""
+    present = db.columns("_migration_history")
+    names = [name for name in _HISTORY if name in present]
+    for name in ("id", "event", "filename", "started_at", "previous_sha256"):
+        if present and name not in names:
+            raise LedgerUnusable(table="_migration_history", why=f"it has no column {name!r}", database=Path(db.name))
+    rows = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id") if present else []
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
 def down_text(db: Database, filename: str) -> str | None:
     """The down section that was kept when the migration was applied. Writes nothing. Raises ValueError when what is
     kept is no compressed text."""
