@@ -158,7 +158,7 @@ def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
     ctx.invoke(new, name=(message,), **options)
 
 
-for command in (cli_inspect.history, cli_ledger.baseline, cli_ledger.repair, cli_ledger.stamp):
+for command in (cli_inspect.verify, cli_inspect.history, cli_ledger.baseline, cli_ledger.repair, cli_ledger.stamp):
     db.add_command(command)
 db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from financial_agent.cli_render import milliseconds, shown, table
+from financial_agent.cli_render import amount, milliseconds, note_json, shown, table
 from financial_agent.migrator.history import Line
 from financial_agent.migrator.schema import Difference
+from financial_agent.migrator.verify import Report
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 _COMMIT = 10  # characters of a commit's name that a table shows
@@ -29,6 +30,41 @@ def differences_text(differences: Sequence[Difference], indent: str = "") -> str
 
 def difference_json(difference: Difference) -> dict[str, Any]:
     return asdict(difference)
+
+
+def report_text(report: Report) -> str:
+    """What was looked at, each finding with its differences, and how many there are."""
+    applied = sum(item.entry is not None for item in report.items)
+    pending = sum(item.state == "pending" for item in report.items)
+    head = f", the newest with the SHA-256 {report.head}" if report.head else ""
+    lines = [
+        f"Database: {report.database}",
+        *([f"Against:  {report.other}"] if report.other is not None else []),
+        f"{applied} applied, {pending} pending. The history has {amount(report.events, 'row')}{head}.",
+    ]
+    for finding in report.findings:
+        subject = f"{finding.filename}: " if finding.filename else ""
+        lines.append(f"{finding.kind}: {subject}{finding.message}")
+        lines += [f"    {line}" for line in finding.diff]
+        lines += differences_text(finding.differences, "    ").splitlines()
+    lines += [f"not checked: {note}" for note in report.notes]
+    return shown([*lines, f"{amount(len(report.findings), 'finding')}." if report.findings else "All is well."])
+
+
+def report_diagnostics(report: Report) -> list[dict[str, Any]]:
+    return [
+        *(note_json("error", f"{each.kind}: {each.message}", each.filename) for each in report.findings),
+        *(note_json("warning", note) for note in report.notes),
+    ]
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """What the envelope holds for `verify` alone."""
+    return {
+        "against": report.other,
+        "history": {"rows": report.events, "head_sha256": report.head},
+        "findings": [asdict(finding) for finding in report.findings],
+    }
 
 
 def history_text(lines: Sequence[Line], database: str) -> str:
