@@ -74,8 +74,9 @@ def emit_json(
         database=ctx.meta.get("db.database", ""),
         migrations=migrations,
         diagnostics=diagnostics,
+        **more,
     )
-    click.echo(json.dumps({**envelope, **more}, indent=2))
+    click.echo(json.dumps(envelope, indent=2))
 
 
 def warn(ctx: click.Context, message: str) -> None:

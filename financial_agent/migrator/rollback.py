@@ -83,7 +83,7 @@ def _down_script(db: Database, file: MigrationFile | None, entry: Entry, control
 
 def _stored_text(db: Database, entry: Entry) -> str | None:
     try:
-        return ledger.down_text(db, entry.filename)
+        return ledger.kept_text(db, entry.filename, "down")
     except ValueError as error:
         raise StoredScriptInvalid(name=entry.filename, cause=error) from error
 
