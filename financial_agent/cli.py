@@ -12,7 +12,15 @@ from flask.cli import FlaskGroup
 
 from financial_agent import cli_ledger, cli_render, config
 from financial_agent.cli_output import DatabaseGroup, emit_json, notes
-from financial_agent.cli_shared import confirm, controlled, option, options, read_settings, wait_option
+from financial_agent.cli_shared import (
+    confirm,
+    controlled,
+    option,
+    options,
+    out_of_order_option,
+    read_settings,
+    wait_option,
+)
 from financial_agent.config import Settings
 from financial_agent.migrator import discovery, runner
 from financial_agent.migrator import rollback as rollbacks
@@ -44,9 +52,12 @@ def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
 @click.argument("target", required=False)
 @options
 @wait_option
+@out_of_order_option
 @option("-m", "--message", hidden=True)
 @click.pass_context
-def migrate(ctx: click.Context, /, target: str | None, wait: float, message: str | None, **options: Any) -> None:
+def migrate(
+    ctx: click.Context, /, target: str | None, wait: float, out_of_order: bool, message: str | None, **options: Any
+) -> None:
     """Apply what is pending, up to TARGET: a number, or a part of a name."""
     if message is not None:
         raise click.UsageError(
@@ -56,7 +67,9 @@ def migrate(ctx: click.Context, /, target: str | None, wait: float, message: str
     settings = read_settings(ctx, **options)
     config.prepare_instance(settings, Path(ctx.meta["db.instance"]))
     with controlled(ctx, wait) as control:
-        outcome = runner.migrate(settings.database, settings.directory, target=target, control=control)
+        outcome = runner.migrate(
+            settings.database, settings.directory, target=target, out_of_order=out_of_order, control=control
+        )
     _emit_outcome(ctx, outcome)
 
 
@@ -126,6 +139,7 @@ def doctor(ctx: click.Context, /, **options: Any) -> None:
 @click.argument("target", default="head")
 @options
 @wait_option
+@out_of_order_option
 @click.pass_context
 def upgrade(ctx: click.Context, /, target: str, **options: Any) -> None:
     """The same as `migrate`."""
@@ -158,7 +172,7 @@ def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
     ctx.invoke(new, name=(message,), **options)
 
 
-for command in (cli_ledger.baseline, cli_ledger.repair, cli_ledger.stamp):
+for command in (cli_ledger.baseline, cli_ledger.repair, cli_ledger.renumber, cli_ledger.stamp):
     db.add_command(command)
 db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))
 

@@ -78,10 +78,18 @@ def pending(database: str, directory: Path) -> list[MigrationFile]:
     return plan.pending(*session.look(database, directory, session.ASKING))
 
 
-def migrate(database: str, directory: Path, *, target: str | None = None, control: Control | None = None) -> Outcome:
+def migrate(
+    database: str,
+    directory: Path,
+    *,
+    target: str | None = None,
+    out_of_order: bool = False,
+    control: Control | None = None,
+) -> Outcome:
     """Apply what is pending, up to a target. Each migration and its record are one atomic unit.
 
-    Raises the errors of `errors`: after one the migrations before the failing one are applied and recorded.
+    What is pending below an applied migration runs only with `out_of_order`. Raises the errors of `errors`: after one
+    the migrations before the failing one are applied and recorded.
     """
     control = control or Control()
     files, entries = session.look(database, directory, control)
@@ -96,7 +104,10 @@ def migrate(database: str, directory: Path, *, target: str | None = None, contro
         with session.exclusive(database, control) as db:
             entries = ledger.entries(db)  # others may have run while we waited
             todo = plan.up_to(files, plan.pending(files, entries), target)
-            steps = [_up_step(parsed.get(file.filename) or read(file)) for file in todo]
+            migrations = [parsed.get(file.filename) or read(file) for file in todo]
+            if not out_of_order:
+                plan.refuse_out_of_order(migrations, entries)
+            steps = [_up_step(migration) for migration in migrations]
             refuse_cascades(database, steps, control.patience())
             take_over(db, files, entries)
             done = execute(db, steps, control, commit_of(directory))
