@@ -61,7 +61,11 @@ class DatabaseGroup(AppGroup):
 
 
 def emit_json(
-    ctx: click.Context, exit_code: int, migrations: Sequence[dict[str, Any]], diagnostics: Sequence[dict[str, Any]]
+    ctx: click.Context,
+    exit_code: int,
+    migrations: Sequence[dict[str, Any]],
+    diagnostics: Sequence[dict[str, Any]],
+    **more: Any,
 ) -> None:
     envelope = cli_render.envelope(
         ctx.meta["db.command"],
@@ -69,6 +73,7 @@ def emit_json(
         database=ctx.meta.get("db.database", ""),
         migrations=migrations,
         diagnostics=diagnostics,
+        **more,
     )
     click.echo(json.dumps(envelope, indent=2))
 

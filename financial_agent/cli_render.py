@@ -72,17 +72,19 @@ def status_text(status: Status) -> str:
     header = ("migration", "state", "applied at (UTC)", "took")
     lines = [f"Database: {status.database}{'' if status.exists else ' (not there yet)'}"]
     if rows:
-        widths = [max(len(row[at]) for row in [header, *rows]) for at in range(len(header))]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in [header, *rows]
-        ]
+        lines += table([header, *rows])
     counts = [
         f"{sum(item.state == state for item in status.items)} {state}"
         for state in ("applied", "edited", "missing", "pending")
         if state in ("applied", "pending") or any(item.state == state for item in status.items)
     ]
     return shown([*lines, ", ".join(counts) + "."])
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines whose columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _status_row(item: Item) -> tuple[str, str, str, str]:
@@ -141,8 +143,9 @@ def envelope(
     database: str,
     migrations: Sequence[dict[str, Any]],
     diagnostics: Sequence[dict[str, Any]],
+    **more: Any,
 ) -> dict[str, Any]:
-    """The one object that `--json` prints, whatever happened."""
+    """The one object that `--json` prints, whatever happened. `more` is what a command alone has to tell."""
     return {
         "schema": SCHEMA,
         "command": command,
@@ -150,6 +153,7 @@ def envelope(
         "exit_code": exit_code,
         "database": database,
         "migrations": list(migrations),
+        **more,
         "diagnostics": list(diagnostics),
     }
 

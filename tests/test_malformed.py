@@ -491,6 +491,8 @@ DATABASES = [
     Case("database-is-a-fifo", 2, files=FIRST, prepare=database_is_a_fifo),
     Case("database-is-a-socket", 2, files=FIRST, prepare=database_is_a_socket),
     Case("database-folder-missing", 2, files=FIRST, prepare=no_database_folder),
+    Case("database-missing-to-verify", 2, ("verify",), files=FIRST),
+    Case("database-missing-to-compare-with", 2, ("verify", "--against", "/nowhere/old.db"), applied=FIRST),
     Case("database-cut-short", 2, files=FIRST, prepare=database_cut_short),
     Case("database-scribbled-over", 2, ("status",), files=FIRST, prepare=database_scribbled_over),
     Case("ledger-of-another-tool", 4, files=FIRST, prepare=ledger("CREATE TABLE _migrations (id, name, time)")),

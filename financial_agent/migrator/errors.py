@@ -107,6 +107,12 @@ class NameUnusable(MigratorError):
     advice = "Use words, as in: flask db new add_risk_profile"
 
 
+class DatabaseMissing(MigratorError):
+    code = "FA112"
+    text = "there is no database at {database}"
+    advice = "{fix}"
+
+
 # Files that cannot be used as they are: exit 4, and the database was not touched.
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from financial_agent import __version__
 from financial_agent.migrator.databases import Database, Row, StatementError
 from financial_agent.migrator.errors import LedgerUnusable
-from financial_agent.migrator.script import Migration
+from financial_agent.migrator.script import Direction, Migration
 
 _LONGEST_NAME = 1000  # characters
 
@@ -123,18 +123,39 @@ def entries(db: Database) -> list[Entry]:
     ]
 
 
-def down_text(db: Database, filename: str) -> str | None:
-    """The down section that was kept when the migration was applied. Writes nothing. Raises ValueError when what is
-    kept is no compressed text."""
-    if "down_sql" not in db.columns("_migrations"):
+def history(db: Database) -> list[dict[str, object]]:
+    """The history's rows, the oldest first, with as many of the columns as the table has; none without a table. Writes
+    nothing. Raises LedgerUnusable."""
+    present = db.columns("_migration_history")
+    names = [name for name in _HISTORY if name in present]
+    for name in ("id", "event", "filename", "started_at", "previous_sha256"):
+        if present and name not in names:
+            raise LedgerUnusable(table="_migration_history", why=f"it has no column {name!r}", database=Path(db.name))
+    rows = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id") if present else []
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def kept_text(db: Database, filename: str, direction: Direction) -> str | None:
+    """The side of a migration that was kept when it was applied, for `parse_stored`. Writes nothing. Raises ValueError
+    when what is kept is no compressed text."""
+    column = f"{direction}_sql"
+    if column not in db.columns("_migrations"):
         return None
-    rows = db.query("SELECT down_sql FROM _migrations WHERE filename = ?", (filename,))
+    rows = db.query(f"SELECT {column} FROM _migrations WHERE filename = ?", (filename,))
     if not rows or rows[0][0] is None:
         return None
     try:
         return zlib.decompress(rows[0][0]).decode()
     except (zlib.error, TypeError) as error:
         raise ValueError(str(error)) from error
+
+
+def last_fingerprint(db: Database) -> str | None:
+    """The schema's fingerprint behind the newest entry, as it was recorded then; None when there is none."""
+    if "schema_fingerprint" not in db.columns("_migrations"):
+        return None
+    rows = db.query("SELECT schema_fingerprint FROM _migrations ORDER BY id DESC LIMIT 1")
+    return rows[0][0] if rows else None
 
 
 def prepare(db: Database) -> None:

@@ -103,7 +103,7 @@ def _down_script(db: Database, file: MigrationFile | None, entry: Entry) -> Scri
     if file and entry.checksum in (None, checksum(file.path)):
         return read(file).down
     try:
-        text = ledger.down_text(db, entry.filename)
+        text = ledger.kept_text(db, entry.filename, "down")
     except ValueError as error:
         raise StoredScriptInvalid(name=entry.filename, cause=error) from error
     if text is None:

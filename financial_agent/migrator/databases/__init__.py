@@ -130,6 +130,15 @@ class Database(Protocol):
 
     def orphans(self) -> Counter[Orphan]: ...
 
+    def problems(self) -> list[str]:
+        """What the database's own examination of the whole of it finds damaged."""
+
+    def last_id(self, table: str) -> int:
+        """The highest key that a table whose keys count up has ever given out; 0 when it gave none."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Questions inside are all answered as of one moment, whatever others write meanwhile."""
+
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         """The table that a DROP TABLE names, and the others of which it would delete or change rows."""
 
@@ -165,13 +174,13 @@ def exists(database: str) -> bool:
 
 def scratch(database: str | None, patience: Patience) -> Database:
     """A database in memory with the schema of another, or, for None, without any; it has no rows."""
-    from financial_agent.migrator.databases import sqlite
+    from financial_agent.migrator.databases import sqlite, sqlite_scratch
 
     if database is None:
-        return sqlite.Scratch(None)
+        return sqlite_scratch.Scratch(None)
     path = sqlite.path_of(database)
     with closing(sqlite.SqliteDatabase(path, readonly=True, patience=patience)) as original:
-        return sqlite.Scratch(original)
+        return sqlite_scratch.Scratch(original)
 
 
 def copy(

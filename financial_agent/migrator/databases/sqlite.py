@@ -40,8 +40,7 @@ from financial_agent.migrator.errors import (
 )
 
 _POLL = 0.05  # seconds between two tries for a lock
-_SCRATCH_TICKS = 500  # about a second
-_TICK = 20_000  # virtual machine instructions between two questions whether to stop: well under 100 ms
+TICK = 20_000  # virtual machine instructions between two questions whether to stop: well under 100 ms
 
 # Everything that is not the ledger's, SQLite's, or Litestream's (which adds two tables to what it replicates).
 _USER_OBJECTS = """\
@@ -122,7 +121,7 @@ class SqliteDatabase:
         try:
             # Text that is not UTF-8 is no failure, and the message of one would hold a row's content.
             connection.text_factory = _decoded
-            connection.set_progress_handler(lambda: self._patience.stop(""), _TICK)
+            connection.set_progress_handler(lambda: self._patience.stop(""), TICK)
             self._wait(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall(), "to read")
             connection.execute("PRAGMA foreign_keys = ON")
             # FULL does not sync the unlinking of the journal: after a power loss a commit that was
@@ -200,6 +199,27 @@ class SqliteDatabase:
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
         return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+    def problems(self) -> list[str]:
+        try:
+            rows = self.query("PRAGMA main.integrity_check")
+        except (DatabaseUnusable, StatementError) as error:  # damage of which SQLite cannot see the whole
+            return [str(error)]
+        return [text for (text,) in rows if text != "ok"]
+
+    def last_id(self, table: str) -> int:
+        if not self.query("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'"):
+            return 0
+        rows = self.query("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+        return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self.query("BEGIN")
+        try:
+            yield
+        finally:
+            self._rollback()
 
     def orphans(self) -> Counter[Orphan]:
         return find_orphans(self.query)
@@ -366,38 +386,3 @@ def _take(holder: sqlite3.Connection) -> None:
     # Nothing is written to an empty file, but SQLite would make a journal beside it all the same.
     holder.execute("PRAGMA journal_mode = MEMORY")
     holder.execute("BEGIN EXCLUSIVE")
-
-
-class Scratch(SqliteDatabase):
-    """The schema of another database, without its rows, in memory."""
-
-    def __init__(self, original: SqliteDatabase | None) -> None:
-        sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"
-        self._objects = original.query(sql) if original else []
-        self._ticks = 0
-        super().__init__(Path(":memory:"), patience=Patience(stop=self._is_spent))
-
-    def _is_spent(self, _waiting_for: str) -> bool:
-        """CREATE TABLE … AS would compute its rows here, too: whatever takes long is given up."""
-        self._ticks += 1
-        return self._ticks > _SCRATCH_TICKS
-
-    def reset(self, *, settings: bool) -> None:
-        # A new connection would begin with an empty memory. What comes next has as much time as what came before.
-        self._ticks = 0
-        for type_, name in self.query("SELECT type, name FROM temp.sqlite_schema WHERE name NOT GLOB 'sqlite_*'"):
-            self.execute(f"DROP {type_} IF EXISTS temp.{quoted(name)}")
-        if settings:
-            for setting in ("writable_schema = RESET", "legacy_alter_table = OFF", "foreign_keys = ON"):
-                self.execute(f"PRAGMA {setting}")
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        connection.set_progress_handler(lambda: self._patience.stop(""), _TICK)
-        for (sql,) in self._objects:
-            # A virtual table makes its own shadow tables, and its module may be missing here: what cannot be copied
-            # is left to the real run.
-            with suppress(sqlite3.Error):
-                connection.execute(sql)
-        connection.execute("PRAGMA foreign_keys = ON")
-        return connection
