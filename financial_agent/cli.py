@@ -19,6 +19,7 @@ from financial_agent.cli_shared import (
     emit_rehearsal,
     option,
     options,
+    out_of_order_option,
     read_settings,
     wait_option,
 )
@@ -53,6 +54,7 @@ def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
 @click.argument("target", required=False)
 @options
 @wait_option
+@out_of_order_option
 @dry_run_options
 @option("-m", "--message", hidden=True)
 @click.pass_context
@@ -61,6 +63,7 @@ def migrate(
     /,
     target: str | None,
     wait: float,
+    out_of_order: bool,
     dry_run: bool,
     show_sql: bool,
     message: str | None,
@@ -75,12 +78,16 @@ def migrate(
     settings = read_settings(ctx, **options)
     if dry_run:
         with controlled(ctx, wait) as control:
-            rehearsed = rehearsal.migrate(settings.database, settings.directory, target=target, control=control)
+            rehearsed = rehearsal.migrate(
+                settings.database, settings.directory, target=target, out_of_order=out_of_order, control=control
+            )
         emit_rehearsal(ctx, rehearsed, show_sql)
         return
     config.prepare_instance(settings, Path(ctx.meta["db.instance"]))
     with controlled(ctx, wait) as control:
-        outcome = runner.migrate(settings.database, settings.directory, target=target, control=control)
+        outcome = runner.migrate(
+            settings.database, settings.directory, target=target, out_of_order=out_of_order, control=control
+        )
     _emit_outcome(ctx, outcome)
 
 
@@ -174,6 +181,7 @@ def doctor(ctx: click.Context, /, **options: Any) -> None:
 @click.argument("target", default="head")
 @options
 @wait_option
+@out_of_order_option
 @click.pass_context
 def upgrade(ctx: click.Context, /, target: str, **options: Any) -> None:
     """The same as `migrate`."""
@@ -206,7 +214,14 @@ def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
     ctx.invoke(new, name=(message,), **options)
 
 
-for command in (cli_inspect.verify, cli_inspect.history, cli_ledger.baseline, cli_ledger.repair, cli_ledger.stamp):
+for command in (
+    cli_inspect.verify,
+    cli_inspect.history,
+    cli_ledger.baseline,
+    cli_ledger.repair,
+    cli_ledger.renumber,
+    cli_ledger.stamp,
+):
     db.add_command(command)
 db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))
 

@@ -1,4 +1,4 @@
-"""The commands that change what the ledger says, and run nothing: baseline, repair."""
+"""The commands that change what the ledger says or a file's number, and run nothing: baseline, repair, renumber."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from financial_agent import cli_render
 from financial_agent.cli_output import emit_json, notes
 from financial_agent.cli_shared import controlled, option, options, read_settings, wait_option
+from financial_agent.migrator import renumber as renumbering
 from financial_agent.migrator import repair as repairs
 
 
@@ -36,6 +38,23 @@ def repair(ctx: click.Context, /, target: str, reason: str, wait: float, **optio
     with controlled(ctx, wait) as control:
         name = repairs.repair(settings.database, settings.directory, target, reason, control)
     _emit_recorded(ctx, [f"Recorded {name} as it is now"], [name])
+
+
+@click.command()
+@click.argument("file")
+@options
+@click.pass_context
+def renumber(ctx: click.Context, /, file: str, **options: Any) -> None:
+    """Give a pending migration the next free number: FILE is its path, its name, or a part of that."""
+    settings = read_settings(ctx, **options)
+    renamed = renumbering.renumber(settings.database, settings.directory, file)
+    if ctx.meta["db.json"]:
+        migrations = [
+            {"filename": new.name, "path": str(new), "state": "pending", "was": old.name} for old, new in renamed
+        ]
+        emit_json(ctx, 0, migrations, notes(ctx))
+    else:
+        click.echo(cli_render.shown([f"{old.name} -> {new.name}" for old, new in renamed]))
 
 
 @click.command(hidden=True)

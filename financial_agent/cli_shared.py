@@ -67,6 +67,10 @@ wait_option = option(
     help="How long to wait for another run, or for another process's lock.",
 )
 
+out_of_order_option = option(
+    "--out-of-order", is_flag=True, help="Also apply what is pending below an applied migration."
+)
+
 
 def read_settings(ctx: click.Context, database: str | None, directory: str | None, **_: Any) -> Settings:
     """The application's settings, overridden by the options; the commands go on in the application's context."""

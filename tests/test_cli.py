@@ -334,6 +334,8 @@ JSON = {
     "stamp": (("stamp", "2"), 4, 1),
     "repair-unknown": (("repair", "1", "--reason", "x"), 2, 1),
     "repair-without-reason": (("repair", "1"), 2, 1),
+    "renumber-newest": (("renumber", "3"), 4, 1),
+    "renumber": (("renumber", "2"), 0, 0),
     "upgrade": (("upgrade",), 0, 0),
     "downgrade-bad": (("downgrade", "-x"), 2, 1),
     "revision": (("revision", "-m", "fees"), 0, 0),

@@ -91,7 +91,7 @@ def test_two_files_with_one_number_are_refused_and_both_named(folder: Path, firs
     fill(folder, "002_c.sql", first, second)
     with pytest.raises(VersionDuplicated) as refused:
         discover(folder, "sqlite")
-    assert {refused.value.fields["first"], refused.value.fields["second"]} == {first, second}
+    assert {refused.value.fields["first"], refused.value.fields["second"]} == {Path(first), Path(second)}
     assert refused.value.fields["version"] == 1
 
 

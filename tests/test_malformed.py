@@ -271,6 +271,8 @@ NAMES = [
         applied={"001_first.sql": TABLE},
         prepare=rename("001_first.sql", "001_customers.sql"),
     ),
+    Case("number-twice-and-one-applied", 4, applied={"001_first.sql": TABLE}, files={"001_other.sql": "SELECT 1;"}),
+    Case("out-of-order", 4, applied={"002_second.sql": TABLE}, files={"001_first.sql": "SELECT 1;"}),
     Case("status-shows-a-bad-name", 4, ("status",), files={"001_first.sql": TABLE, "notes.sql": ""}),
     Case("new-beside-a-bad-name", 4, ("new", "accounts"), files={"notes.sql": ""}),
 ]
@@ -567,6 +569,9 @@ USAGES = [
     usage("baseline-unknown", "baseline", "7"),
     usage("repair-without-reason", "repair", "1"),
     usage("repair-unknown", "repair", "7", "--reason", "a typo"),
+    usage("renumber-of-an-applied-file", "renumber", "2", exit_code=4),
+    usage("renumber-ambiguous", "renumber", "t", exit_code=4),
+    usage("renumber-unknown", "renumber", "7"),
     usage("new-without-name", "new"),
     usage("new-name-without-letters", "new", "!?"),
     usage("new-name-in-cyrillic", "new", "миграция"),

@@ -72,7 +72,7 @@ def test_a_late_merge_below_the_newest_version_is_pending() -> None:
 def test_a_renamed_file_is_refused_because_it_would_run_twice(found: str) -> None:
     with pytest.raises(FileRenamed) as refused:
         pending(files("001_a.sql", found), entries("001_a.sql", "002_b.sql"))
-    assert refused.value.fields == {"version": 2, "applied": "002_b.sql", "found": found}
+    assert refused.value.fields == {"version": 2, "applied": "002_b.sql", "found": Path(found)}
 
 
 def test_entries_of_other_tools_and_of_lost_files_are_left_alone() -> None:

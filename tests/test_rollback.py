@@ -109,7 +109,10 @@ def test_what_was_applied_last_goes_first_whatever_its_number(tmp_path: Path) ->
     site = Site(tmp_path / "site", {name: FILES[name] for name in ("001_people", "003_email")})
     site.prepare()
     site.write(
-        {"002_late": "-- migrate:up\nCREATE VIEW late AS SELECT email FROM people;\n-- migrate:down\nDROP VIEW late;"}
+        {
+            "002_late": "-- migrate:out-of-order allow\n-- migrate:up\nCREATE VIEW late AS SELECT email FROM people;\n"
+            "-- migrate:down\nDROP VIEW late;"
+        }
     )
     site.prepare()
     assert site.flask("rollback", "--yes").returncode == 0

@@ -28,6 +28,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Apply the pending migrations.", allow_abbrev=False)
     parser.add_argument("--database", help="a SQLite file, or sqlite:///PATH")
     parser.add_argument("--directory", help="the folder of the migrations")
+    parser.add_argument(
+        "--out-of-order", action="store_true", help="also apply what is pending below an applied migration"
+    )
     parser.add_argument("--verbose", action="store_true", help="log every statement to standard error")
     options = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not stop a run
@@ -41,7 +44,10 @@ def main() -> int:
         settings = _settings(options.database, options.directory)
         with stop_on_signals() as stop:
             outcome = runner.migrate(
-                settings.database, settings.directory, control=Control(stop=stop, report=_Printer().report)
+                settings.database,
+                settings.directory,
+                out_of_order=options.out_of_order,
+                control=Control(stop=stop, report=_Printer().report),
             )
     except MigratorError as error:
         given = {"--database": options.database, "--directory": options.directory}

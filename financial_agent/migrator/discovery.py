@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +38,30 @@ TEMPLATE = """\
 """
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What a file of the folder is called. Several may be variants of one migration, or have one number by mistake."""
+
+    path: Path
+    digits: str
+    name: str
+    variant: str | None
+
+    @property
+    def version(self) -> int:
+        return int(self.digits)
+
+    @property
+    def plain_name(self) -> str:
+        """The migration's file name without any variant, as the folder spells it."""
+        return f"{self.digits}_{self.name}.sql"
+
+    @property
+    def filename(self) -> str:
+        """The ledger's name for it. macOS may hand out decomposed names: the ledger's is equal on every system."""
+        return unicodedata.normalize("NFC", self.plain_name)
+
+
 def discover(folder: Path, dialect: str) -> list[MigrationFile]:
     """The folder's migrations for one engine, by version. Nothing is read but the folder itself.
 
@@ -46,18 +71,32 @@ def discover(folder: Path, dialect: str) -> list[MigrationFile]:
     found: dict[tuple[str | None, str], MigrationFile] = {}
     names: dict[int, tuple[str, str]] = {}
     for entry in _entries(folder):
-        match = _parse_name(folder, entry.name)
-        if match is None:
+        listed = _parse_name(folder, entry)
+        if listed is None:
             continue
         _check_readable(entry, folder)
-        digits, name, variant = match.groups()
-        file = MigrationFile(int(digits), name, _normalised(f"{digits}_{name}.sql"), Path(entry.path))
+        file = MigrationFile(listed.version, listed.name, listed.filename, listed.path)
         first, first_name = names.setdefault(file.version, (file.filename, entry.name))
-        if first != file.filename or (variant, file.filename) in found:
-            raise VersionDuplicated(first=first_name, second=entry.name, version=file.version)
-        found[variant, file.filename] = file
+        if first != file.filename or (listed.variant, file.filename) in found:
+            raise VersionDuplicated(first=Path(first_name), second=Path(entry.name), version=file.version)
+        found[listed.variant, file.filename] = file
     chosen = {name: file for wanted in (None, dialect) for (variant, name), file in found.items() if variant == wanted}
     return sorted(chosen.values(), key=lambda file: file.version)
+
+
+def listing(folder: Path) -> list[Listed]:
+    """Every file that is named like a migration, whether or not others have its number. Raises FolderMissing and
+    FileNameInvalid."""
+    return [listed for entry in _entries(folder) if (listed := _parse_name(folder, entry))]
+
+
+def next_number(taken: Collection[str], now: datetime | None = None) -> str:
+    """The digits for a new file: above those that are taken, and as many as the newest has, or a UTC timestamp."""
+    newest = max(taken, key=int, default="")
+    number = int(newest or 0) + 1
+    if len(newest) >= _TIMESTAMP_DIGITS:
+        number = max(int((now or datetime.now(UTC)).strftime("%Y%m%d%H%M%S")), number)
+    return f"{number:0{len(newest) or 3}}"
 
 
 def create(folder: Path, name: str, now: datetime | None = None) -> Path:
@@ -71,13 +110,8 @@ def create(folder: Path, name: str, now: datetime | None = None) -> Path:
         raise NameUnusable(name=name, why="it has none of the letters a to z and the digits")
     if len(slug) > 200:
         raise NameUnusable(name=name, why="it is longer than 200 characters")
-    taken = {int(match[1]): match[1] for entry in _entries(folder) if (match := _parse_name(folder, entry.name))}
-    newest = taken[max(taken)] if taken else ""
-    if len(newest) >= _TIMESTAMP_DIGITS:
-        number = max(int((now or datetime.now(UTC)).strftime("%Y%m%d%H%M%S")), max(taken) + 1)
-    else:
-        number = max(taken, default=0) + 1
-    path = folder / f"{number:0{len(newest) or 3}}_{slug}.sql"
+    digits = next_number([listed.digits for listed in listing(folder)], now)
+    path = folder / f"{digits}_{slug}.sql"
     title = slug.replace("_", " ").capitalize()
     try:
         with open(path, "x", encoding="utf-8", newline="\n") as file:
@@ -108,8 +142,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _parse_name(folder: Path, name: str) -> re.Match[str] | None:
+def _parse_name(folder: Path, entry: os.DirEntry[str]) -> Listed | None:
     """The parts of a migration's name; None for what is not one at all. Raises FileNameInvalid for a near miss."""
+    name = entry.name
     stem, suffix = os.path.splitext(name)
     if suffix != ".sql":
         if suffix.lower() == ".sql":
@@ -127,7 +162,7 @@ def _parse_name(folder: Path, name: str) -> re.Match[str] | None:
         why = f"{match[3]!r} is no database engine"
         fix = f"Engines are {', '.join(DIALECTS)}; the rest of a name has no dots"
         raise FileNameInvalid(name=name, why=why, fix=fix)
-    return match
+    return Listed(Path(entry.path), *match.groups())
 
 
 def _check_readable(entry: os.DirEntry[str], folder: Path) -> None:
@@ -139,8 +174,3 @@ def _check_readable(entry: os.DirEntry[str], folder: Path) -> None:
             raise FileUnreadable(name=entry.name, cause="it is a symbolic link to nothing", fix=look)
     if not entry.is_file():  # a FIFO would wait for ever
         raise FileUnreadable(name=entry.name, cause="it is not a regular file", fix=f"ls -l {shlex.quote(entry.path)}")
-
-
-def _normalised(filename: str) -> str:
-    """macOS may hand out decomposed names: the ledger's must be equal on every system."""
-    return unicodedata.normalize("NFC", filename)

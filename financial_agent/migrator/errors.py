@@ -129,7 +129,7 @@ class FileNameInvalid(FileRefused):
 class VersionDuplicated(FileRefused):
     code = "FA202"
     text = "{first} and {second} have the same number, {version}"
-    advice = "Give the newer one the next free number"
+    advice = "Give the newer one the next free number: flask db renumber {second}\nor: flask db renumber {first}"
 
 
 class FileOutsideFolder(FileRefused):
@@ -300,7 +300,7 @@ class FileRenamed(MigratorError):
     code = "FA404"
     exit_code = 4
     text = "migration {version} was applied as {applied}, but the folder now has {found}"
-    advice = "Rename the file back to {applied}. If it is a new migration, give it a number that is free"
+    advice = "Rename the file back to {applied}. If it is a new migration: flask db renumber {found}"
 
 
 class MigrationsPending(MigratorError):
@@ -343,6 +343,23 @@ class Declined(MigratorError):
     exit_code = 4
     text = "not confirmed: nothing was changed"
     advice = "See where it stands with: flask db status"
+
+
+class OutOfOrder(MigratorError):
+    code = "FA412"
+    exit_code = 4
+    text = "pending below {newest}, which is applied: {names}"
+    advice = (
+        "If they may run behind it: flask db migrate --out-of-order\n"
+        "To give one the next free number: flask db renumber {first}"
+    )
+
+
+class RenumberRefused(MigratorError):
+    code = "FA413"
+    exit_code = 4
+    text = "{name} cannot be renumbered: {why}"
+    advice = "{fix}"
 
 
 class NoSpace(MigratorError):

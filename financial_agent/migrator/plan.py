@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from financial_agent.migrator.errors import FileRenamed, TargetAmbiguous, TargetUnknown
+from financial_agent.migrator.errors import FileRenamed, OutOfOrder, TargetAmbiguous, TargetUnknown
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.script import Migration, MigrationFile, Script
 
@@ -62,7 +63,7 @@ def pending(files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[Mi
     found = [file for file in files if file.filename not in recorded]
     for file in found:
         if file.version in missing:
-            raise FileRenamed(version=file.version, applied=missing[file.version], found=file.filename)
+            raise FileRenamed(version=file.version, applied=missing[file.version], found=Path(file.filename))
     return found
 
 
@@ -74,8 +75,21 @@ def refuse_renumbered(
     gone = {entry.checksum: entry.filename for entry in entries if entry.checksum and entry.filename not in present}
     for migration in migrations:
         if applied := gone.get(migration.checksum):
-            found = migration.file.filename
+            found = Path(migration.file.filename)
             raise FileRenamed(version=version_of(applied), applied=applied, found=found)
+
+
+def refuse_out_of_order(todo: Sequence[Migration], entries: Sequence[Entry]) -> None:
+    """Raise OutOfOrder for migrations that would run behind an applied one with a higher number: it was written, and
+    tested, without them. A file may allow itself that."""
+    newest = max((entry.filename for entry in entries), key=version_of, default="")
+    late = [
+        migration.file.filename
+        for migration in todo
+        if migration.file.version < version_of(newest) and not migration.up.out_of_order
+    ]
+    if late:
+        raise OutOfOrder(names=", ".join(late), newest=newest, first=Path(late[0]))
 
 
 def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], checksums: dict[str, str]) -> list[Item]:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from financial_agent.migrator import rollback, runner, schema, session
+from financial_agent.migrator import ledger, rollback, runner, schema, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
@@ -76,11 +76,23 @@ class Rehearsal:
     failure: MigratorError | None = None
 
 
-def migrate(database: str, directory: Path, *, target: str | None = None, control: Control | None = None) -> Rehearsal:
+def migrate(
+    database: str,
+    directory: Path,
+    *,
+    target: str | None = None,
+    out_of_order: bool = False,
+    control: Control | None = None,
+) -> Rehearsal:
     """Rehearse what `runner.migrate` would do. Raises what that would raise before it runs the first migration."""
     control = control or Control()
-    files, _ = session.look(database, directory, control)
-    return _rehearse(database, lambda db: runner.plan_up(db, files, target, {}), control)
+    files, entries = session.look(database, directory, control)
+    runner.warn_of_edited(files, entries, control)
+
+    def planned(db: Database) -> list[Step]:
+        return runner.plan_up(files, ledger.entries(db), target, out_of_order)
+
+    return _rehearse(database, planned, control)
 
 
 def roll_back(

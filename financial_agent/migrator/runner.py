@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from financial_agent.migrator import attempt, ledger, plan, session
@@ -80,36 +81,50 @@ def pending(database: str, directory: Path) -> list[MigrationFile]:
     return plan.pending(*session.look(database, directory, session.ASKING))
 
 
-def migrate(database: str, directory: Path, *, target: str | None = None, control: Control | None = None) -> Outcome:
+def migrate(
+    database: str,
+    directory: Path,
+    *,
+    target: str | None = None,
+    out_of_order: bool = False,
+    control: Control | None = None,
+) -> Outcome:
     """Apply what is pending, up to a target. Each migration and its record are one atomic unit.
 
-    Raises the errors of `errors`: after one the migrations before the failing one are applied and recorded.
+    What is pending below an applied migration runs only with `out_of_order`. Raises the errors of `errors`: after one
+    the migrations before the failing one are applied and recorded.
     """
     control = control or Control()
     files, entries = session.look(database, directory, control)
-    todo = plan.up_to(files, plan.pending(files, entries), target)
-    _warn_of_edited(files, entries, control)
-    parsed = {file.filename: read(file) for file in todo}
-    plan.refuse_renumbered(list(parsed.values()), files, entries)
+    once = cache(read)
+    steps = plan_up(files, entries, target, out_of_order, once)
+    warn_of_edited(files, entries, control)
     if not exists(database):  # a refusal leaves no empty database behind
-        foresee(None, [_up_step(migration) for migration in parsed.values()], control.patience())
+        foresee(None, steps, control.patience())
     done: list[Done] = []
-    if todo:
+    if steps:
         with session.exclusive(database, control) as db:
-            steps = plan_up(db, files, target, parsed)  # others may have run while we waited
+            entries = ledger.entries(db)  # others may have run while we waited
+            steps = plan_up(files, entries, target, out_of_order, once)
             foresee(database, steps, control.patience())
-            entries = ledger.entries(db)
             take_over(db, files, entries)
             done = execute(db, steps, control, commit_of(directory))
     return outcome_of(database, files, entries, done)
 
 
 def plan_up(
-    db: Database, files: Sequence[MigrationFile], target: str | None, parsed: Mapping[str, Migration]
+    files: Sequence[MigrationFile],
+    entries: Sequence[Entry],
+    target: str | None,
+    out_of_order: bool,
+    parse: Callable[[MigrationFile], Migration] = read,
 ) -> list[Step]:
-    """The steps of a run, by what the database's ledger says."""
-    todo = plan.up_to(files, plan.pending(files, ledger.entries(db)), target)
-    return [_up_step(parsed.get(file.filename) or read(file)) for file in todo]
+    """The steps of a run. Raises what the plan and the files are refused for."""
+    migrations = [parse(file) for file in plan.up_to(files, plan.pending(files, entries), target)]
+    plan.refuse_renumbered(migrations, files, entries)
+    if not out_of_order:
+        plan.refuse_out_of_order(migrations, entries)
+    return [Step(migration.file.filename, migration.up, migration) for migration in migrations]
 
 
 def execute(
@@ -189,7 +204,8 @@ def take_over(db: Database, files: Sequence[MigrationFile], entries: Sequence[En
             ledger.take_over(db, {f.filename: checksum(f.path) for f in files if f.filename in lacking})
 
 
-def _warn_of_edited(files: Sequence[MigrationFile], entries: Sequence[Entry], control: Control) -> None:
+def warn_of_edited(files: Sequence[MigrationFile], entries: Sequence[Entry], control: Control) -> None:
+    """Report the files whose checksum is no longer the one that was applied."""
     recorded = {entry.filename: entry.checksum for entry in entries}
     for file in files:
         if (applied := recorded.get(file.filename)) and checksum(file.path) != applied:
@@ -206,10 +222,6 @@ def _is_reversible(item: Item) -> bool | None:
         return read(item.file).down is not None
     except FileRefused:  # a run will tell, should it ever run
         return None
-
-
-def _up_step(migration: Migration) -> Step:
-    return Step(migration.file.filename, migration.up, migration)
 
 
 def outcome_of(database: str, files: Sequence[MigrationFile], entries: Sequence[Entry], done: list[Done]) -> Outcome:

@@ -39,6 +39,7 @@ _ARGUMENTS = {
     "down": {"transaction:false", "transaction:true"},
     "foreign_keys": {"off"},
     "allow": {"attach", "cascade"},
+    "out-of-order": {"allow"},
 }
 
 _QUOTE = r"['\"`\[\]]?"
@@ -79,6 +80,8 @@ class Script:
     """The first words of its statements."""
     leaves_settings: bool
     """It holds a PRAGMA or ATTACH, whose effect would outlive it on the connection."""
+    out_of_order: bool
+    """It may run although a migration with a higher number is applied."""
 
     def statements(self) -> Iterator[Statement]:
         """The statements to run, in order. Raises FileChanged when the file is no longer the one that was parsed."""
@@ -157,6 +160,7 @@ class _Section:
         self.count = 0
         self.keywords: set[str] = set()
         self.leaves_settings = False
+        self.out_of_order = False
         self._first: Statement | None = None
         self._begin: Statement | None = None
         self._commit: Statement | None = None
@@ -175,6 +179,7 @@ class _Section:
             count=self.count,
             keywords=frozenset(self.keywords),
             leaves_settings=self.leaves_settings,
+            out_of_order=self.out_of_order,
         )
 
     def open(self, marker: Directive) -> None:
@@ -185,10 +190,13 @@ class _Section:
         self.transaction = "transaction:false" not in marker.arguments
 
     def configure(self, directive: Directive) -> None:
-        if directive.word == "foreign_keys":
-            self.foreign_keys = False
-        else:
-            self.allow.update(directive.arguments)
+        match directive.word:
+            case "foreign_keys":
+                self.foreign_keys = False
+            case "out-of-order":
+                self.out_of_order = True
+            case _:
+                self.allow.update(directive.arguments)
 
     def add(self, statement: Statement) -> None:
         """Take a statement in, or refuse it."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from financial_agent.migrator import attempt, ledger
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, StatementError, Stopped, connect, display_name, exists
-from financial_agent.migrator.discovery import discover
-from financial_agent.migrator.errors import DatabaseUnusable, Interrupted
+from financial_agent.migrator.discovery import discover, listing
+from financial_agent.migrator.errors import DatabaseUnusable, Interrupted, VersionDuplicated
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.script import MigrationFile
 
@@ -19,14 +20,32 @@ ASKING = Control(wait=5.0)
 
 def look(database: str, directory: Path, control: Control) -> tuple[list[MigrationFile], list[Entry]]:
     """The folder's files and the ledger's entries. Writes nothing. Raises the FA1xx and FA2xx errors."""
-    files = discover(directory, "sqlite")
+    try:
+        files = discover(directory, "sqlite")
+    except VersionDuplicated as error:
+        _name_the_pending(error, directory, recorded(database, control))
+        raise
+    return files, recorded(database, control)
+
+
+def _name_the_pending(error: VersionDuplicated, directory: Path, entries: Sequence[Entry]) -> None:
+    """Where the ledger has one of two migrations with one number, it is the other that needs a new one."""
+    applied = {entry.filename for entry in entries}
+    same = [each for each in listing(directory) if each.version == error.fields["version"]]
+    pending = {each.plain_name for each in same if each.filename not in applied}
+    if len(pending) == 1 and any(each.filename in applied for each in same):
+        error.hint = f"Give the one that is not applied the next free number: flask db renumber {shlex.quote(*pending)}"
+
+
+def recorded(database: str, control: Control) -> list[Entry]:
+    """The ledger's entries. Writes nothing. Raises the FA1xx errors."""
     if not exists(database):
-        return files, []
+        return []
     with (
         explained(database, control),
         closing(connect(database, readonly=True, patience=control.patience())) as db,
     ):
-        return files, ledger.entries(db)
+        return ledger.entries(db)
 
 
 @contextmanager
