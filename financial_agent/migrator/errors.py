@@ -107,6 +107,12 @@ class NameUnusable(MigratorError):
     advice = "Use words, as in: flask db new add_risk_profile"
 
 
+class BackupUnknown(MigratorError):
+    code = "FA114"
+    text = "{backup!r} is neither a backup of this database nor a file"
+    advice = "flask db backups"
+
+
 # Files that cannot be used as they are: exit 4, and the database was not touched.
 
 
@@ -337,6 +343,27 @@ class Declined(MigratorError):
     exit_code = 4
     text = "not confirmed: nothing was changed"
     advice = "See where it stands with: flask db status"
+
+
+class BackupFailed(MigratorError):
+    code = "FA430"
+    exit_code = 4
+    text = "no backup could be made in {folder}, and nothing was changed: {why}"
+    advice = "{fix}"
+
+
+class BackupUnusable(MigratorError):
+    code = "FA431"
+    exit_code = 4
+    text = "cannot use the backup {backup}: {why}"
+    advice = "{fix}"
+
+
+class RestoreRefused(MigratorError):
+    code = "FA432"
+    exit_code = 4
+    text = "cannot restore {backup}: {why}"
+    advice = "{fix}"
 
 
 class NoSpace(MigratorError):

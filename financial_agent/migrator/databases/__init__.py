@@ -226,6 +226,13 @@ def exists(database: str) -> bool:
     return sqlite.exists(sqlite.path_of(database))
 
 
+def file_of(database: str) -> Path:
+    """The file that a database is in, links followed."""
+    from financial_agent.migrator.databases import sqlite
+
+    return sqlite.path_of(database).resolve()
+
+
 def scratch(database: str | None, patience: Patience) -> Database:
     """A database in memory with the schema of another, or, for None, without any; it has no rows."""
     from financial_agent.migrator.databases import sqlite
