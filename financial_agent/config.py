@@ -160,7 +160,7 @@ def backups(values: Mapping[str, Any], database: str, base: Path) -> Policy:
         raise ConfigurationInvalid(setting="BACKUP_KEEP", problem=f"is {keep!r}, not a positive number", fix=fix)
     if folder is None:
         return Policy(when, Path(database).parent / "backups", keep)
-    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+    if not isinstance(folder, str | os.PathLike) or os.fspath(folder) == "" or "\0" in os.fspath(folder):
         fix = 'Set it to a folder, as in BACKUP_DIRECTORY = "/srv/backups"'
         raise ConfigurationInvalid(setting="BACKUP_DIRECTORY", problem=f"is {folder!r}, not a folder", fix=fix)
     return Policy(when, base / os.path.expanduser(folder), keep)

@@ -133,7 +133,7 @@ def test_backups_made_at_the_same_time_have_names_of_their_own(
 ) -> None:
     first = make(site, policy)
 
-    monkeypatch.setattr(backup, "_now", lambda: first.made_at)
+    monkeypatch.setattr(backup, "now", lambda: first.made_at)
     second, third = make(site, policy), make(site, policy)
     assert len({first.name, second.name, third.name}) == 3
     assert [each.path.exists() for each in (first, second, third)] == [True] * 3
@@ -148,9 +148,9 @@ def test_the_progress_of_the_copy_is_reported(site: Site, policy: Policy) -> Non
 
 def test_a_backup_can_be_made_as_a_named_file_or_in_a_named_folder(site: Site, tmp_path: Path) -> None:
     database = str(site.database)
-    assert backup.make_at(database, tmp_path / "mine.db", CONTROL) == tmp_path / "mine.db"
+    assert backup.make_at(database, tmp_path / "mine.db", CONTROL).path == tmp_path / "mine.db"
     (tmp_path / "folder").mkdir()
-    elsewhere = backup.make_at(database, tmp_path / "folder", CONTROL)
+    elsewhere = backup.make_at(database, tmp_path / "folder", CONTROL).path
     assert elsewhere.parent == tmp_path / "folder"
     assert state(tmp_path / "mine.db") == state(elsewhere) == state(site.database)
 

@@ -18,7 +18,16 @@ from typing import Literal, get_args
 
 from financial_agent.migrator import ledger, plan, session
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import Patience, StatementError, Stopped, connect, copy, exists, file_of
+from financial_agent.migrator.databases import (
+    Database,
+    Patience,
+    StatementError,
+    Stopped,
+    connect,
+    copy,
+    exists,
+    file_of,
+)
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
@@ -99,11 +108,11 @@ def make(database: str, policy: Policy, kind: Kind, control: Control) -> Backup:
     return backup
 
 
-def make_at(database: str, path: Path, control: Control) -> Path:
+def make_at(database: str, path: Path, control: Control) -> Backup:
     """Make a backup as a new file of that name, or in that folder. Raises what `make` raises."""
     folder = path if path.is_dir() else path.parent
     with _explained(database, folder, control):
-        return _make(database, folder, None if path.is_dir() else path.name, "manual", control).path
+        return _make(database, folder, None if path.is_dir() else path.name, "manual", control)
 
 
 def listed(database: str, folder: Path) -> list[Backup]:
@@ -138,26 +147,34 @@ def look_into(path: Path, patience: Patience) -> Contents:
             db.query("PRAGMA ignore_check_constraints = ON")  # rows that break a rule are no damage
             if (found := db.query("PRAGMA quick_check(1)")) != [("ok",)]:
                 return Contents(flaw=f"the check of its pages says: {found[0][0]}")
-            names = [entry.filename for entry in ledger.entries(db)]
+            return Contents(newest(db))
     except LedgerUnusable as error:
         return Contents(flaw=error.message)
     except (MigratorError, StatementError) as error:
         return Contents(flaw=str(error))
-    return Contents(newest=max(names, key=plan.version_of, default=None))
+
+
+def newest(db: Database) -> str | None:
+    """The newest migration that is applied. Raises LedgerUnusable."""
+    return max((entry.filename for entry in ledger.entries(db)), key=plan.version_of, default=None)
 
 
 # Making one: in a folder of its own first, in which nobody looks for backups.
 
 
 def _make(database: str, folder: Path, name: str | None, kind: Kind, control: Control) -> Backup:
-    if not exists(database):
-        raise BackupFailed(folder=folder, why=f"{file_of(database)} is not there", fix="flask db status")
     if name and (folder / name).exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder / name)
     patience = control.patience()
     with draft_folder(folder) as drafts:
         draft = drafts / "backup.db"
-        copy(database, draft, patience, lambda done, total: control.report(Copying("backup", done, total)), mode=0o777)
+        copy(
+            database,
+            draft,
+            patience,
+            lambda done, total: control.report(Copying("backing up", done, total)),
+            mode=0o777,
+        )
         contents = look_into(draft, patience)
         if contents.flaw:
             fix = f"Look at it with: sqlite3 {shlex.quote(str(file_of(database)))} 'PRAGMA integrity_check'"
@@ -170,21 +187,17 @@ def publish(
 ) -> Backup:
     """Give a draft its name as a backup, durably. Only what is sound counts as checked. Raises OSError and Stopped."""
     checksum = None if contents.flaw else _sha256(draft, patience)
-    _sync(draft)
-    with _locked(folder):
-        made_at = _now()
-        if name is None:
-            while (path := folder / _name(stem, contents.version, made_at, kind)).exists():
-                made_at += timedelta(milliseconds=1)
-        else:
-            path = folder / name
+    sync(draft)
+    with locked(folder):
+        time = now()
+        path = folder / name if name else unused_path(folder, stem, contents.version, kind, time)
         if checksum:  # first, so that none seems to be unchecked for a moment
             _sum_of(path).write_text(f"{checksum}  {path.name}\n", encoding="utf-8")
             _give_to_owner_of(draft, _sum_of(path))
-            _sync(_sum_of(path))
+            sync(_sum_of(path))
         draft.rename(path)
-        _sync(folder)
-    return Backup(path, contents.version, made_at, kind, path.stat().st_size, bool(checksum))
+        sync(folder)
+    return Backup(path, contents.version, time, kind, path.stat().st_size, bool(checksum))
 
 
 def make_folder(folder: Path, database: Path) -> None:
@@ -194,7 +207,7 @@ def make_folder(folder: Path, database: Path) -> None:
     except FileExistsError:
         return
     _give_to_owner_of(database if database.exists() else folder.parent, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _give_to_owner_of(other: Path, path: Path) -> None:
@@ -209,7 +222,7 @@ def draft_folder(folder: Path) -> Iterator[Path]:
 
     A lock on it dies with its process, and the next one removes what a dead process left. Raises OSError.
     """
-    with _locked(folder):
+    with locked(folder):
         _sweep(folder)
         drafts = Path(tempfile.mkdtemp(prefix=_DRAFTS, dir=folder))
         lock = os.open(drafts, os.O_RDONLY)
@@ -233,7 +246,7 @@ def _sweep(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Be the only one who makes, names or removes something in a folder: for a moment only."""
     with _opened(folder) as descriptor:
         _lock(descriptor, wait=True)
@@ -273,11 +286,16 @@ def _prune(database: str, policy: Policy, control: Control) -> None:
 
 @contextmanager
 def _explained(database: str, folder: Path, control: Control) -> Iterator[None]:
+    """Let every failure say that there is no backup."""
     try:
         with session.explained(database, control):
+            if not exists(database):
+                raise BackupFailed(folder=folder, why=f"{file_of(database)} is not there", fix="flask db status")
             yield
-    except (BackupFailed, DatabaseLocked, Interrupted, NoSpace):
+    except (BackupFailed, DatabaseLocked, Interrupted):
         raise
+    except NoSpace as error:  # the folder that it names is gone again
+        raise NoSpace(**{**error.fields, "folder": folder}) from error
     except MigratorError as error:
         raise BackupFailed(folder=folder, why=error.message, fix=error.hint) from error
     except OSError as error:
@@ -288,29 +306,42 @@ def _explained(database: str, folder: Path, control: Control) -> Iterator[None]:
 # Names and sums.
 
 
-def _now() -> datetime:
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)  # as far as a name tells
+def now() -> datetime:
+    """UTC, as far as a name tells."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
-def _name(stem: str, version: str | None, made_at: datetime, kind: Kind) -> str:
-    time = f"{made_at:%Y%m%dT%H%M%S}.{made_at.microsecond // 1000:03}Z"
-    return f"{stem}-{version or 'none'}-{time}-{kind}.db"
+def unused_path(folder: Path, stem: str, version: str | None, kind: Kind, time: datetime) -> Path:
+    """The name of a backup; later by milliseconds when there is one of that time."""
+    text = f"{time:%Y%m%dT%H%M%S}.{time.microsecond // 1000:03}Z"
+    path = folder / f"{stem}-{version or 'none'}-{text}-{kind}.db"
+    return unused_path(folder, stem, version, kind, time + timedelta(milliseconds=1)) if path.exists() else path
+
+
+def made_at(path: Path) -> datetime | None:
+    """When a backup was made, as far as its name tells; UTC."""
+    parts = _NAME.fullmatch(path.name)
+    try:
+        return datetime.strptime(parts["time"], _TIME).replace(tzinfo=UTC) if parts else None
+    except ValueError:
+        return None
 
 
 def _parsed(path: Path, stem: str) -> Backup | None:
     """What a file's name tells; None when it is no backup of this database."""
-    parts = _NAME.fullmatch(path.name)
-    if not parts or parts["stem"] != stem:
+    parts, time = _NAME.fullmatch(path.name), made_at(path)
+    if not parts or not time or parts["stem"] != stem:
         return None
     try:
-        made_at = datetime.strptime(parts["time"], _TIME).replace(tzinfo=UTC)
-        size, is_file = path.stat().st_size, path.is_file()
-    except (OSError, ValueError):
+        size = path.stat().st_size
+    except OSError:  # removed meanwhile, or a link to nothing
+        return None
+    if not path.is_file():
         return None
     version = None if parts["version"] == "none" else parts["version"]
     kind = next(kind for kind in get_args(Kind) if kind == parts["kind"])
-    return Backup(path, version, made_at, kind, size, _sum_of(path).exists()) if is_file else None
+    return Backup(path, version, time, kind, size, _sum_of(path).exists())
 
 
 def _sum_of(path: Path) -> Path:
@@ -328,7 +359,7 @@ def _sha256(path: Path, patience: Patience) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Make a file's content, or a folder's names, survive a power loss."""
     with _opened(path) as descriptor:
         os.fsync(descriptor)

@@ -77,6 +77,10 @@ class DatabaseUnusable(MigratorError):
     advice = "{fix}"
 
 
+class DatabaseDamaged(DatabaseUnusable):
+    """It is no database, or so damaged that it cannot be opened."""
+
+
 class DatabaseReadOnly(MigratorError):
     code = "FA105"
     text = "cannot write to {database}: {cause}"

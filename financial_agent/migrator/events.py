@@ -59,15 +59,6 @@ class Copying:
 
 
 @dataclass(frozen=True)
-class Copying:
-    """A database is being copied, for a backup, a rehearsal, …; reported many times a second."""
-
-    purpose: str
-    done_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True)
 class Warned:
     """Something that a person should know and that stops nothing. `details` are lines of a diff."""
 
