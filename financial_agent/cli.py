@@ -10,7 +10,7 @@ from typing import Any
 import click
 from flask.cli import FlaskGroup
 
-from financial_agent import cli_inspect, cli_ledger, cli_render, cli_render_rehearsal, config
+from financial_agent import cli_backup, cli_inspect, cli_ledger, cli_render, cli_render_rehearsal, config
 from financial_agent.cli_output import DatabaseGroup, emit_json, notes
 from financial_agent.cli_shared import (
     confirm,
@@ -215,12 +215,9 @@ def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
 
 
 for command in (
-    cli_inspect.verify,
-    cli_inspect.history,
-    cli_ledger.baseline,
-    cli_ledger.repair,
-    cli_ledger.renumber,
-    cli_ledger.stamp,
+    *(cli_backup.backup, cli_backup.backups, cli_backup.restore),
+    *(cli_inspect.verify, cli_inspect.history),
+    *(cli_ledger.baseline, cli_ledger.repair, cli_ledger.renumber, cli_ledger.stamp),
 ):
     db.add_command(command)
 db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))

@@ -77,12 +77,7 @@ def read_settings(ctx: click.Context, database: str | None, directory: str | Non
     ctx.meta["db.options"] = {"--database": database, "--directory": directory}
     values, instance = _configuration(ctx)
     ctx.meta["db.instance"] = str(instance)
-    settings = config.settings(values, instance)
-    here = Path.cwd()
-    settings = Settings(
-        settings.database if database is None else config.database(database, here),
-        settings.directory if directory is None else config.directory(directory, here),
-    )
+    settings = config.settings(config.overridden(values, database, directory), instance)
     ctx.meta["db.database"] = display_name(settings.database)
     return settings
 

@@ -235,6 +235,13 @@ def exists(database: str) -> bool:
     return sqlite.exists(sqlite.path_of(database))
 
 
+def file_of(database: str) -> Path:
+    """The file that a database is in, links followed."""
+    from financial_agent.migrator.databases import sqlite
+
+    return sqlite.path_of(database).resolve()
+
+
 def scratch(database: str | None, patience: Patience) -> Database:
     """A database in memory with the schema of another, or, for None, without any; it has no rows."""
     from financial_agent.migrator.databases import sqlite, sqlite_scratch
@@ -277,6 +284,42 @@ def compare(before: str, after: str, tables: Collection[str] | None, patience: P
     from financial_agent.migrator.databases import sqlite, sqlite_compare
 
     return sqlite_compare.compare(sqlite.path_of(before), sqlite.path_of(after), tables, patience)
+
+
+class SoleDatabase(Database, Protocol):
+    """The only connection to a database: until it is closed, nobody else reads or writes."""
+
+    def copy(self, target: Path, mode: int, progress: Callable[[int, int], None]) -> None:
+        """As `copy`."""
+
+    def replace_by(self, other: Path, progress: Callable[[int, int], None]) -> None:
+        """Take over the content of another database, in one transaction. Raises OutOfSpace, StatementError, Stopped."""
+
+
+def connect_alone(database: str, patience: Patience) -> SoleDatabase:
+    """Open a database that is there, once all others have let go of it.
+
+    Raises DatabaseLocked, DatabaseDamaged, and what `connect` raises.
+    """
+    from financial_agent.migrator.databases import sqlite, sqlite_replace
+
+    return sqlite_replace.Sole(sqlite.path_of(database), patience=patience)
+
+
+@contextmanager
+def locked(database: str, patience: Patience) -> Iterator[None]:
+    """Be the only run on a database, which may be damaged, or missing. Raises RunLocked."""
+    from financial_agent.migrator.databases import sqlite, sqlite_replace
+
+    with closing(sqlite_replace.Unopened(sqlite.path_of(database), patience=patience)) as db, db.lock():
+        yield
+
+
+def put_in_place(database: str, other: Path, kept: Path) -> None:
+    """Put a file on the same disk into a database's place. What is there is kept under another name. Raises OSError."""
+    from financial_agent.migrator.databases import sqlite_replace
+
+    sqlite_replace.put_in_place(file_of(database), other, kept)
 
 
 def display_name(database: str) -> str:
