@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from financial_agent.migrator.errors import MigratorError
-from financial_agent.migrator.events import Done
+from financial_agent.migrator.events import BackedUp, Done
 from financial_agent.migrator.plan import Item
 from financial_agent.migrator.runner import Outcome, Status
 
@@ -105,6 +105,10 @@ def done_text(done: Done) -> str:
     verb = "Applied" if done.direction == "up" else "Rolled back"
     rows = f", {amount(done.rows_changed, 'row')}" if done.rows_changed else ""
     return f"{verb} {done.filename}: {amount(done.statements, 'statement')}{rows}, {milliseconds(done.duration_ms)}"
+
+
+def backed_up_text(backup: BackedUp) -> str:
+    return _printable(f"Backed up as {backup.path} ({backup.size / 1e6:.1f} MB)")
 
 
 def outcome_text(outcome: Outcome) -> str:
