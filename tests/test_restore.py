@@ -513,3 +513,18 @@ def test_backups_lists_what_backup_made(site: Site) -> None:
     assert listed.returncode == 0
     assert [line.split()[:2] for line in listed.stdout.splitlines()[2:]] == [[made["name"], "001"]]
     assert json.loads(site.flask("backups", "--json").stdout)["backups"] == [made]
+
+
+def test_verification_knows_what_a_restore_brought_back(tmp_path: Path) -> None:
+    site = Site(tmp_path / "verified", {"001_a": "-- migrate:up\nCREATE TABLE a (x);\n-- migrate:down\nDROP TABLE a;"})
+    site.prepare()
+    backup = str(tmp_path / "kept.db")
+    assert site.flask("backup", backup).returncode == 0
+    assert site.flask("rollback", "--yes").returncode == 0
+    site.prepare()
+    assert site.flask("restore", backup, "--yes").returncode == 0
+    assert [event for event, _ in site.history()] == ["apply", "rollback", "apply", "restore"]
+    verified = site.flask("verify")
+    assert verified.returncode == 0, verified.stdout
+    site.do("UPDATE _migrations SET duration_ms = 77")
+    assert "its row in the ledger was changed" in site.flask("verify").stdout

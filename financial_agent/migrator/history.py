@@ -101,7 +101,7 @@ def contradictions(entries: Sequence[tuple[Entry, str | None]], rows: Sequence[M
 
     Entries of the first runner have neither checksum nor event until a run takes them over; they come first.
     """
-    newest = {row["filename"]: row for row in rows if row["event"] in (*_APPLIED, "rollback")}
+    newest = _newest(rows)
     found = {}
     is_taken_over = False
     for entry, entry_sha256 in entries:
@@ -119,6 +119,22 @@ def contradictions(entries: Sequence[tuple[Entry, str | None]], rows: Sequence[M
         if row["event"] != "rollback":
             found[str(filename)] = f"the ledger has no row of it, and the history has it as applied: {_name(row)}"
     return found
+
+
+def _newest(rows: Sequence[Mapping[str, object]]) -> dict[object, Mapping[str, object]]:
+    """By filename, the event that wrote the ledger's entry, or removed it. A restore brings back those of an earlier
+    row, which it names by its hash."""
+    returned_to = {row.get("entry_sha256") for row in rows if row["event"] == "restore"}
+    newest: dict[object, Mapping[str, object]] = {}
+    then: dict[object, dict[object, Mapping[str, object]]] = {"": {}}
+    for row in rows:
+        if row["event"] == "restore":
+            newest = dict(then.get(row.get("entry_sha256"), newest))
+        elif row["event"] in (*_APPLIED, "rollback"):
+            newest[row["filename"]] = row
+        if returned_to and (sha256 := hash_of(row)) in returned_to:
+            then[sha256] = dict(newest)
+    return newest
 
 
 def hash_of(row: Mapping[str, object]) -> str:
