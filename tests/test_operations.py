@@ -68,7 +68,7 @@ DROP INDEX one_open_session;
         "010_add_message_tags.sql": "-- migrate:up\nCREATE TABLE message_tags (message_id INTEGER, tag TEXT);\n",
     },
     "v1.5": {
-        "007_add_channels.sql": "-- migrate:up\nALTER TABLE conversations ADD COLUMN channel TEXT;\n",
+        "007_add_channels.sql": "-- migrate:up\nCREATE TABLE channels (name TEXT PRIMARY KEY);\n",
     },
 }
 
