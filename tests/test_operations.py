@@ -88,7 +88,7 @@ MASKS = (
     (r"\d{8}T\d{6}\.\d{3}Z", "<when>"),
     (r"\b[0-9a-f]{7,64}\b", "<hash>"),
     (r"\b[\d.,]+ (ms|s)\b", "<time>"),
-    (r"\b[\d.,]+ (bytes|kB|MB)\b", "<size>"),
+    (r"\b[\d.,]+ (bytes|KB|MB)\b", "<size>"),
     (r"\b[\w.-]+@[\w.-]+\b", "<who>"),
     (r"\s+", " "),
 )
