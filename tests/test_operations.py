@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, Site, finish, started
+from tests.helpers import ROOT, Site, started
 
 PAGE = ROOT / "docs" / "operations.md"
 HOME = "/srv/chat"  # where the page has the deployment
@@ -177,9 +177,9 @@ def run(page: list[Command], home: Path) -> list[Ran]:
     lines = [f"export {name}={shlex.quote(str(value))}" for name, value in settings.items()]
     for at, command in enumerate(page):
         lines.append(f"{{ {command.text}\n}} > {results}/{at} 2>&1; echo $? > {results}/{at}.code")
-    with started(["bash", "-c", "\n".join(lines)], home) as shell:
-        ended = finish(shell)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    with started(["bash", "-c", "\n".join(lines)], home, patience=600) as shell:
+        _, complaints = shell.communicate()
+    assert (shell.returncode, complaints) == (0, "")
     return [
         Ran(int((results / f"{at}.code").read_text()), (results / str(at)).read_text().replace(str(home), HOME))
         for at in range(len(page))
