@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from financial_agent.cli_render import done_text
-from financial_agent.migrator.events import Done, Event, Started, Ticked, Waiting, Warned, Working
+from financial_agent.cli_render import done_text, recovered_text
+from financial_agent.migrator.events import Done, Event, Recovered, Started, Ticked, Waiting, Warned, Working
 
 _PATIENCE = 1.0  # seconds before a bar, or a word about waiting, appears
 _REDRAW = 0.1
@@ -21,6 +21,7 @@ class Printer:
 
     def __init__(self, *, quiet: bool) -> None:
         self.warnings: list[Warned] = []
+        self.recovered: list[Recovered] = []
         self._quiet = quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed
         self._bar: Any = None
@@ -61,6 +62,9 @@ class Printer:
                 self._line(f"Warning: {event.filename}: {event.message}", err=True)
             case Done():
                 self._line(done_text(event), err=False)
+            case Recovered():
+                self.recovered.append(event)
+                self._line(recovered_text(event), err=False)
 
     def _line(self, text: str, *, err: bool) -> None:
         self._clear()

@@ -21,7 +21,7 @@ from financial_agent import cli_render, config
 from financial_agent.migrator import runner
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.errors import MigrationsPending, MigratorError
-from financial_agent.migrator.events import Event, Warned
+from financial_agent.migrator.events import Event, Recovered, Warned
 
 log = logging.getLogger("financial_agent.migrator")
 
@@ -119,5 +119,10 @@ def _is_run_command() -> bool:
 
 
 def _log(event: Event) -> None:
-    if isinstance(event, Warned):
-        log.warning("%s: %s", event.filename, event.message)
+    match event:
+        case Warned():
+            log.warning("%s: %s", event.filename, event.message)
+        case Recovered():
+            log.warning(cli_render.recovered_text(event))
+        case _:
+            pass

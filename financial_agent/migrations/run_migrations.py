@@ -20,7 +20,7 @@ from financial_agent import cli_render, config
 from financial_agent.migrator import runner
 from financial_agent.migrator.control import Control, stop_on_signals
 from financial_agent.migrator.errors import ConfigurationInvalid, MigratorError
-from financial_agent.migrator.events import Done, Event, Waiting, Warned
+from financial_agent.migrator.events import Done, Event, Recovered, Waiting, Warned
 
 
 def main() -> int:
@@ -111,6 +111,8 @@ class _Printer:
         match event:
             case Done():
                 _say(cli_render.done_text(event))
+            case Recovered():
+                _say(cli_render.recovered_text(event))
             case Warned():
                 print(f"Warning: {event.filename}: {event.message}", file=sys.stderr)
             case Waiting() if event.purpose != self._waiting_for:

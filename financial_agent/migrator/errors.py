@@ -362,6 +362,15 @@ class RenumberRefused(MigratorError):
     advice = "{fix}"
 
 
+class RecoveryRefused(MigratorError):
+    """Carries `differences` between the nearest schema and the database's."""
+
+    code = "FA414"
+    exit_code = 4
+    text = "{database} has tables, and its ledger is lost: {why}"
+    advice = "{fix}"
+
+
 class NoSpace(MigratorError):
     code = "FA433"
     exit_code = 4

@@ -55,4 +55,11 @@ class Warned:
     message: str
 
 
-Event = Waiting | Started | Ticked | Working | Done | Warned
+@dataclass(frozen=True)
+class Recovered:
+    """A migration was recorded, and not run, because the schema that it leaves was there and the ledger was lost."""
+
+    filename: str
+
+
+Event = Waiting | Started | Ticked | Working | Done | Warned | Recovered

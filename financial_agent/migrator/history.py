@@ -101,7 +101,7 @@ def contradictions(entries: Sequence[tuple[Entry, str | None]], rows: Sequence[M
 
     Entries of the first runner have neither checksum nor event until a run takes them over; they come first.
     """
-    newest = {row["filename"]: row for row in rows if row["event"] in (*_APPLIED, "rollback")}
+    newest = _newest(rows)
     found = {}
     is_taken_over = False
     for entry, entry_sha256 in entries:
@@ -119,6 +119,22 @@ def contradictions(entries: Sequence[tuple[Entry, str | None]], rows: Sequence[M
         if row["event"] != "rollback":
             found[str(filename)] = f"the ledger has no row of it, and the history has it as applied: {_name(row)}"
     return found
+
+
+def applied(rows: Sequence[Mapping[str, object]]) -> set[str]:
+    """The migrations that the history's events leave applied."""
+    return {str(filename) for filename, row in _newest(rows).items() if row["event"] != "rollback"}
+
+
+def _newest(rows: Sequence[Mapping[str, object]]) -> dict[object, Mapping[str, object]]:
+    """Each migration's newest event that wrote or removed its entry. A baseline of no migration begins anew."""
+    newest: dict[object, Mapping[str, object]] = {}
+    for row in rows:
+        if row["event"] == "baseline" and row["filename"] == "":
+            newest.clear()
+        elif row["event"] in (*_APPLIED, "rollback"):
+            newest[row["filename"]] = row
+    return newest
 
 
 def hash_of(row: Mapping[str, object]) -> str:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from financial_agent.migrator import attempt, ledger, plan, session
+from financial_agent.migrator import adoption, attempt, ledger, plan, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
@@ -102,6 +102,8 @@ def migrate(
     done: list[Done] = []
     if todo:
         with session.exclusive(database, control) as db:
+            git_commit = commit_of(directory)
+            adoption.recover(db, files, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
             todo = plan.up_to(files, plan.pending(files, entries), target)
             migrations = [parsed.get(file.filename) or read(file) for file in todo]
@@ -110,7 +112,7 @@ def migrate(
             steps = [_up_step(migration) for migration in migrations]
             refuse_cascades(database, steps, control.patience())
             take_over(db, files, entries)
-            done = execute(db, steps, control, commit_of(directory))
+            done = execute(db, steps, control, git_commit)
     return outcome_of(database, files, entries, done)
 
 
