@@ -10,11 +10,13 @@ from typing import Any
 import click
 from flask.cli import FlaskGroup
 
-from financial_agent import cli_inspect, cli_ledger, cli_render, config
+from financial_agent import cli_backup, cli_inspect, cli_ledger, cli_render, cli_render_rehearsal, config
 from financial_agent.cli_output import DatabaseGroup, emit_json, notes
 from financial_agent.cli_shared import (
     confirm,
     controlled,
+    dry_run_options,
+    emit_rehearsal,
     option,
     options,
     out_of_order_option,
@@ -22,7 +24,7 @@ from financial_agent.cli_shared import (
     wait_option,
 )
 from financial_agent.config import Settings
-from financial_agent.migrator import discovery, runner
+from financial_agent.migrator import discovery, rehearsal, runner
 from financial_agent.migrator import rollback as rollbacks
 
 
@@ -53,10 +55,19 @@ def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
 @options
 @wait_option
 @out_of_order_option
+@dry_run_options
 @option("-m", "--message", hidden=True)
 @click.pass_context
 def migrate(
-    ctx: click.Context, /, target: str | None, wait: float, out_of_order: bool, message: str | None, **options: Any
+    ctx: click.Context,
+    /,
+    target: str | None,
+    wait: float,
+    out_of_order: bool,
+    dry_run: bool,
+    show_sql: bool,
+    message: str | None,
+    **options: Any,
 ) -> None:
     """Apply what is pending, up to TARGET: a number, or a part of a name."""
     if message is not None:
@@ -65,6 +76,13 @@ def migrate(
             f"To write a new one: flask db new {shlex.quote(message)}"
         )
     settings = read_settings(ctx, **options)
+    if dry_run:
+        with controlled(ctx, wait) as control:
+            rehearsed = rehearsal.migrate(
+                settings.database, settings.directory, target=target, out_of_order=out_of_order, control=control
+            )
+        emit_rehearsal(ctx, rehearsed, show_sql)
+        return
     config.prepare_instance(settings, Path(ctx.meta["db.instance"]))
     with controlled(ctx, wait) as control:
         outcome = runner.migrate(
@@ -79,27 +97,51 @@ def migrate(
 @option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many to undo.")
 @option("--to", metavar="TARGET", help="Undo all that are newer than TARGET; 0 undoes everything.")
 @option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_options
 @click.pass_context
-def rollback(ctx: click.Context, /, steps: int, to: str | None, yes: bool, wait: float, **options: Any) -> None:
+def rollback(
+    ctx: click.Context,
+    /,
+    steps: int,
+    to: str | None,
+    yes: bool,
+    wait: float,
+    dry_run: bool,
+    show_sql: bool,
+    **options: Any,
+) -> None:
     """Undo the migrations that were applied last, with their down sections."""
     if to is not None and ctx.get_parameter_source("steps") is not click.core.ParameterSource.DEFAULT:
         raise click.UsageError("--steps and --to exclude each other.")
-    _rollback(ctx, steps, to, yes, wait, read_settings(ctx, **options))
+    settings = read_settings(ctx, **options)
+    if dry_run:
+        emit_rehearsal(ctx, _rehearse_rollback(ctx, steps, to, wait, settings), show_sql)
+    else:
+        _rollback(ctx, steps, to, yes, wait, settings)
 
 
 def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: float, settings: Settings) -> None:
-    where = (settings.database, settings.directory)
     agreed = None
     if not yes:
-        with controlled(ctx, wait) as control:
-            losses = rollbacks.preview(*where, steps=steps, to=to, control=control)
-        if losses.filenames:
-            click.echo(cli_render.losses_text(losses), err=True)
+        rehearsed = _rehearse_rollback(ctx, steps, to, wait, settings)
+        if rehearsed.failure:
+            raise rehearsed.failure
+        agreed = [step.done.filename for step in rehearsed.steps]
+        if agreed:
+            click.echo(cli_render_rehearsal.losses_text(rehearsed), err=True)
             confirm("This rollback", "Roll back?")
-        agreed = losses.filenames
     with controlled(ctx, wait) as control:
-        outcome = rollbacks.rollback(*where, steps=steps, to=to, expected=agreed, control=control)
+        outcome = rollbacks.rollback(
+            settings.database, settings.directory, steps=steps, to=to, expected=agreed, control=control
+        )
     _emit_outcome(ctx, outcome)
+
+
+def _rehearse_rollback(
+    ctx: click.Context, steps: int, to: str | None, wait: float, settings: Settings
+) -> rehearsal.Rehearsal:
+    with controlled(ctx, wait) as control:
+        return rehearsal.roll_back(settings.database, settings.directory, steps=steps, to=to, control=control)
 
 
 @db.command(with_appcontext=False)
@@ -173,12 +215,9 @@ def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
 
 
 for command in (
-    cli_inspect.verify,
-    cli_inspect.history,
-    cli_ledger.baseline,
-    cli_ledger.repair,
-    cli_ledger.renumber,
-    cli_ledger.stamp,
+    *(cli_backup.backup, cli_backup.backups, cli_backup.restore),
+    *(cli_inspect.verify, cli_inspect.history),
+    *(cli_ledger.baseline, cli_ledger.repair, cli_ledger.renumber, cli_ledger.stamp),
 ):
     db.add_command(command)
 db.add_command(click.Command("current", callback=status.callback, params=status.params, hidden=True))

@@ -67,6 +67,7 @@ def emit_json(
     diagnostics: Sequence[dict[str, Any]],
     **more: Any,
 ) -> None:
+    """Print the envelope; `more` holds what only one command has, each under a key of its own."""
     envelope = cli_render.envelope(
         ctx.meta["db.command"],
         exit_code=exit_code,

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from financial_agent.cli_render import done_text, recovered_text
-from financial_agent.migrator.events import Done, Event, Recovered, Started, Ticked, Waiting, Warned, Working
+from financial_agent.migrator.events import Copying, Done, Event, Recovered, Started, Ticked, Waiting, Warned, Working
 
 _PATIENCE = 1.0  # seconds before a bar, or a word about waiting, appears
 _REDRAW = 0.1
@@ -27,8 +27,8 @@ class Printer:
         self._bar: Any = None
         self._since = self._drawn = time.monotonic()
         self._waiting_for = ""
-        self._step = Started("", "up", 1)
-        self._behind = 0
+        self._label, self._behind, self._total = "", 0, 0
+        self._in_bytes = False
 
     def __enter__(self) -> Printer:
         return self
@@ -48,10 +48,14 @@ class Printer:
     def _report(self, event: Event) -> None:
         match event:
             case Started():
-                self._step, self._behind = event, 0
-                self._since = time.monotonic()
+                self._begin(event.filename, event.statements)
             case Working():
                 self._behind = event.done
+                self._draw()
+            case Copying():
+                if event.purpose != self._label:
+                    self._begin(event.purpose, event.total_bytes, in_bytes=True)
+                self._behind = event.done_bytes
                 self._draw()
             case Ticked():
                 self._draw()
@@ -59,12 +63,17 @@ class Printer:
                 self._wait(event.purpose)
             case Warned():
                 self.warnings.append(event)
-                self._line(f"Warning: {event.filename}: {event.message}", err=True)
+                self._line("\n  ".join([f"Warning: {event.filename}: {event.message}", *event.details]), err=True)
             case Done():
                 self._line(done_text(event), err=False)
             case Recovered():
                 self.recovered.append(event)
                 self._line(recovered_text(event), err=False)
+
+    def _begin(self, label: str, total: int, *, in_bytes: bool = False) -> None:
+        self._clear()
+        self._label, self._behind, self._total, self._in_bytes = label, 0, total, in_bytes
+        self._since = time.monotonic()
 
     def _line(self, text: str, *, err: bool) -> None:
         self._clear()
@@ -81,20 +90,28 @@ class Printer:
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if not self._terminal or now - self._since < _PATIENCE or now - self._drawn < _REDRAW:
+        is_due = self._total and now - self._since > _PATIENCE and now - self._drawn > _REDRAW
+        if not self._terminal or not is_due:
             return
         self._drawn = now
-        total = self._step.statements
         if self._bar is None:
             self._bar = click.progressbar(
-                length=total,
-                label=self._step.filename,
+                length=self._total,
+                label=self._label,
                 file=sys.stderr,
                 show_eta=False,
-                item_show_func=lambda _: f"{time.monotonic() - self._since:.0f} s",
+                item_show_func=lambda _: self._pace(),
             )
         self._bar.update(self._behind - self._bar.pos, current_item="")
         self._bar.render_progress()
+
+    def _pace(self) -> str:
+        """How long it has taken; of bytes, how many there are in a second, and how long the rest will take."""
+        seconds = time.monotonic() - self._since
+        if not self._in_bytes or not self._behind:
+            return f"{seconds:.0f} s"
+        rate = self._behind / seconds
+        return f"{rate / 1e6:,.0f} MB/s, {(self._total - self._behind) / rate:.0f} s left"
 
     def _clear(self) -> None:
         if self._bar is not None:

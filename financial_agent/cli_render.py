@@ -14,7 +14,6 @@ from typing import Any
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.events import Done, Recovered
 from financial_agent.migrator.plan import Item
-from financial_agent.migrator.rollback import Losses
 from financial_agent.migrator.runner import Outcome, Status
 from financial_agent.migrator.schema import Difference
 
@@ -138,20 +137,6 @@ def outcome_text(outcome: Outcome) -> str:
     return f"{begin}{outcome.database} {where}, {outcome.pending} pending."
 
 
-def losses_text(losses: Losses) -> str:
-    """What a rollback takes away, table by table."""
-    lines = [f"This rolls back {', '.join(losses.filenames)}."]
-    if not losses.complete:
-        lines.append("What it removes could not be counted beforehand: docs/guarantees.md, Limits.")
-    for table, count in losses.rows.items():
-        lines.append(f"  {amount(count, 'row')} of {table} will be gone")
-    for column, count in losses.values.items():
-        lines.append(f"  {amount(count, 'value')} of {column} will be gone")
-    if losses.complete and not losses.rows and not losses.values:
-        lines.append("No row will be lost.")
-    return shown(lines)
-
-
 def milliseconds(ms: int) -> str:
     return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 
@@ -202,6 +187,7 @@ def done_json(done: Done) -> dict[str, Any]:
         "duration_ms": done.duration_ms,
         "statements": done.statements,
         "rows_changed": done.rows_changed,
+        "blocked_ms": done.blocked_ms,
     }
 
 

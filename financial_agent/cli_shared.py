@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import click
 from flask.cli import NoAppException, ScriptInfo
 
-from financial_agent import cli_render, config
-from financial_agent.cli_output import warn
+from financial_agent import cli_render, cli_render_rehearsal, config
+from financial_agent.cli_output import emit_json, notes, warn
 from financial_agent.cli_progress import Printer
 from financial_agent.config import Settings
 from financial_agent.migrator.control import Control, stop_on_signals
 from financial_agent.migrator.databases import display_name
 from financial_agent.migrator.errors import ConfirmationNeeded, Declined, Interrupted, MigratorError
+from financial_agent.migrator.rehearsal import Rehearsal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,6 +36,16 @@ def options(command: Command) -> Command:
         option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         option("--directory", type=click.Path(), help="The folder of the migrations."),
         option("--database", help="A SQLite file, or sqlite:///PATH."),
+    ):
+        command = each(command)
+    return command
+
+
+def dry_run_options(command: Command) -> Command:
+    """The options of the commands that can be rehearsed."""
+    for each in (
+        option("--show-sql", is_flag=True, help="With --dry-run: print the statements, too."),
+        option("--dry-run", is_flag=True, help="Run on a copy of the database, and say what that did."),
     ):
         command = each(command)
     return command
@@ -66,12 +77,7 @@ def read_settings(ctx: click.Context, database: str | None, directory: str | Non
     ctx.meta["db.options"] = {"--database": database, "--directory": directory}
     values, instance = _configuration(ctx)
     ctx.meta["db.instance"] = str(instance)
-    settings = config.settings(values, instance)
-    here = Path.cwd()
-    settings = Settings(
-        settings.database if database is None else config.database(database, here),
-        settings.directory if directory is None else config.directory(directory, here),
-    )
+    settings = config.settings(config.overridden(values, database, directory), instance)
     ctx.meta["db.database"] = display_name(settings.database)
     return settings
 
@@ -122,3 +128,18 @@ def confirm(action: str, question: str) -> None:
         raise Interrupted(what="before anything was changed") from None
     if not agreed:
         raise Declined
+
+
+def emit_rehearsal(ctx: click.Context, rehearsal: Rehearsal, show_sql: bool) -> None:
+    """Show what a rehearsal found, up to what failed."""
+    failure = rehearsal.failure
+    if ctx.meta["db.json"]:
+        found = cli_render_rehearsal.rehearsal_json(rehearsal, show_sql=show_sql)
+        diagnostics = [*notes(ctx), *([cli_render.error_json(failure)] if failure else [])]
+        emit_json(ctx, failure.exit_code if failure else 0, [], diagnostics, rehearsal=found)
+        ctx.exit(failure.exit_code if failure else 0)
+    if show_sql and rehearsal.steps:
+        click.echo(cli_render_rehearsal.sql_text(rehearsal) + "\n")
+    click.echo(cli_render_rehearsal.rehearsal_text(rehearsal))
+    if failure:
+        raise failure

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.errors import ConfigurationInvalid
 
 PREFIX = "FINANCIAL_AGENT_"
@@ -24,15 +25,20 @@ DEFAULTS: dict[str, Any] = {
     "DATABASE": "financial_data.db",
     "MIGRATIONS": str(PACKAGE / "migrations"),
     "MIGRATE_ON_STARTUP": False,
+    "BACKUP": "destructive",
+    "BACKUP_DIRECTORY": None,
+    "BACKUP_KEEP": 10,
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration means for the engine: a database, by absolute path or URL, and the migrations' folder."""
+    """What a configuration means for the engine: a database, by absolute path or URL, the migrations' folder, and the
+    backups' policy."""
 
     database: str
     directory: Path
+    backups: Policy
 
 
 def settings(values: Mapping[str, Any], instance: Path) -> Settings:
@@ -41,7 +47,18 @@ def settings(values: Mapping[str, Any], instance: Path) -> Settings:
     Raises ConfigurationInvalid.
     """
     values = {**DEFAULTS, **values}
-    return Settings(database(values["DATABASE"], instance), directory(values["MIGRATIONS"], instance))
+    path = database(values["DATABASE"], instance)
+    return Settings(path, directory(values["MIGRATIONS"], instance), backups(values, path, instance))
+
+
+def overridden(values: Mapping[str, Any], database_option: str | None, directory_option: str | None) -> dict[str, Any]:
+    """A configuration with what options of the command line name, relative to the current folder, in its place."""
+    here = Path.cwd()
+    given = {
+        "DATABASE": None if database_option is None else database(database_option, here),
+        "MIGRATIONS": None if directory_option is None else directory(directory_option, here),
+    }
+    return {**values, **{name: value for name, value in given.items() if value is not None}}
 
 
 def prepare_instance(settings: Settings, instance: Path) -> None:
@@ -127,6 +144,26 @@ def directory(value: object, base: Path) -> Path:
         fix = 'Set it to a folder, as in MIGRATIONS = "/srv/app/migrations"'
         raise ConfigurationInvalid(setting="MIGRATIONS", problem=f"is {value!r}, not a folder", fix=fix)
     return base / os.path.expanduser(value)
+
+
+def backups(values: Mapping[str, Any], database: str, base: Path) -> Policy:
+    """What the BACKUP settings ask for; the folder is `backups` beside the database unless one is named.
+
+    Raises ConfigurationInvalid.
+    """
+    when, folder, keep = (values[name] for name in ("BACKUP", "BACKUP_DIRECTORY", "BACKUP_KEEP"))
+    if when not in ("destructive", "always", "never"):
+        fix = 'Set it to "destructive", "always" or "never"'
+        raise ConfigurationInvalid(setting="BACKUP", problem=f"is {when!r}", fix=fix)
+    if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+        fix = "Set it to how many are kept, as in BACKUP_KEEP = 10"
+        raise ConfigurationInvalid(setting="BACKUP_KEEP", problem=f"is {keep!r}, not a positive number", fix=fix)
+    if folder is None:
+        return Policy(when, Path(database).parent / "backups", keep)
+    if not isinstance(folder, str | os.PathLike) or os.fspath(folder) == "" or "\0" in os.fspath(folder):
+        fix = 'Set it to a folder, as in BACKUP_DIRECTORY = "/srv/backups"'
+        raise ConfigurationInvalid(setting="BACKUP_DIRECTORY", problem=f"is {folder!r}, not a folder", fix=fix)
+    return Policy(when, base / os.path.expanduser(folder), keep)
 
 
 def on_startup(value: object) -> bool | Literal["check"]:

@@ -439,6 +439,29 @@ def test_doctor_warns_of_a_lost_ledger(site: Site) -> None:
     assert snapshot(site.data) == before
 
 
+# Rehearsals.
+
+
+def test_a_rehearsal_recovers_on_its_copy_alone(site: Site) -> None:
+    site.do(*BOTH_LOST)
+    before = snapshot(site.data)
+    finished = site.flask("migrate", "--dry-run")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("it will be recorded, and not run") == 2
+    assert "Recovered " not in finished.stdout
+    assert "003_pets" in finished.stdout
+    assert snapshot(site.data) == before
+
+
+def test_a_rehearsal_is_refused_where_the_run_is(site: Site) -> None:
+    site.do(*BOTH_LOST, "CREATE TABLE extra (x)")
+    before = snapshot(site.data)
+    finished = site.flask("migrate", "--dry-run")
+    assert finished.returncode == 4
+    assert "FA414" in finished.stderr
+    assert snapshot(site.data) == before
+
+
 # Kills and company.
 
 

@@ -777,7 +777,7 @@ COMMANDS = {name: command for name, command in db_group.commands.items() if not 
 
 def test_the_commands_are_those_of_the_design() -> None:
     assert {"status", "migrate", "rollback", "new", "doctor"} <= set(COMMANDS)
-    later = "check verify history dump docs backup restore baseline repair renumber import transfer"
+    later = "check verify history dump docs backup backups restore baseline repair renumber import transfer"
     assert set(COMMANDS) <= {"status", "migrate", "rollback", "new", "doctor", *later.split()}
 
 

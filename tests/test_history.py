@@ -64,6 +64,15 @@ def test_a_table_has_a_line_for_each_event_and_no_column_without_a_value(site: S
     assert "notes" not in header.split()
 
 
+def test_a_failure_is_told_with_its_error_and_exit_code(site: Site) -> None:
+    site.write({"003_bad": "CREATE TABLE good (x);\nSELEC 1;"})
+    assert site.migrate().returncode == 3
+    last = told(site.flask("history", "--json"))[-1]
+    assert (last["event"], last["filename"], last["exit_code"]) == ("failure", "003_bad.sql", 3)
+    assert last["error"].startswith("FA301 003_bad.sql failed: near")
+    assert f"exit 3: {last['error']}" in site.flask("history").stdout
+
+
 @pytest.mark.parametrize(("target", "expected"), [("1", HAPPENED[:1]), ("pets", HAPPENED[1:])])
 def test_a_target_has_its_own_history(site: Site, target: str, expected: list[tuple[str, str]]) -> None:
     assert events(told(site.flask("history", target, "--json"))) == expected

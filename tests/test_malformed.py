@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner
@@ -689,6 +691,51 @@ def test_a_mistake_gets_its_text_and_its_exit_code_and_changes_nothing(case: Cas
         assert place.contents() == before
 
 
+# Backups: what they can be made of and where, and what can be restored.
+
+
+def customers(place: Place) -> None:
+    place.sql("CREATE TABLE customers (id)")
+
+
+def occupied(place: Place) -> None:
+    customers(place)
+    (place.root / "mine.db").write_text("This is a letter, not a database.")
+
+
+def no_space(place: Place) -> None:
+    customers(place)
+    place.stack.enter_context(mock.patch("shutil.disk_usage", return_value=SimpleNamespace(free=512)))
+
+
+BACKUPS = [
+    Case("backup-of-a-missing-database", 4, ("backup",)),
+    Case("backup-onto-a-file", 4, ("backup", "mine.db"), prepare=occupied),
+    Case("backup-without-space", 4, ("backup",), prepare=no_space),
+    Case("restore-unknown", 2, ("restore", "tuesday", "--yes"), prepare=customers),
+    Case("restore-of-no-database", 4, ("restore", "mine.db", "--yes"), prepare=occupied),
+    Case("restore-of-the-database-itself", 4, ("restore", "data/app.db", "--yes"), prepare=customers),
+    setting("setting-backup-unknown", 2, ("backup",), BACKUP="sometimes"),
+    setting("setting-backup-keep-none", 2, ("backup",), BACKUP_KEEP="0"),
+    setting("setting-backup-directory-with-nul-byte", 2, ("backups",), BACKUP_DIRECTORY='"a\\u0000b"'),
+]
+
+
+@pytest.mark.parametrize("case", BACKUPS, ids=lambda case: case.id)
+def test_a_backup_that_cannot_be_made_or_restored_gets_its_text_and_changes_nothing(
+    case: Case, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.root)
+    case.prepare(place)
+    before = {path: path.read_bytes() for path in place.root.rglob("*") if path.is_file()}
+
+    exit_code, found = flask_db(place, *case.command, **case.env)
+
+    compare(place, case.id, found)
+    assert exit_code == case.exit_code
+    assert {path: path.read_bytes() for path in place.root.rglob("*") if path.is_file()} == before
+
+
 # What needs a process of its own: an instance folder, a user without root's rights, a signal, a terminal.
 
 
@@ -918,7 +965,7 @@ def test_each_error_has_a_golden_text() -> None:
 
 
 def test_each_golden_text_belongs_to_a_case() -> None:
-    ids = [case.id for case in [*CASES, *PROCESSES]] + sorted(OTHERS)
+    ids = [case.id for case in [*CASES, *BACKUPS, *PROCESSES]] + sorted(OTHERS)
     assert len(ids) >= 60
     assert sorted(path.stem for path in GOLDEN.glob("*.txt")) == sorted(ids)
 

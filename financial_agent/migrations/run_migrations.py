@@ -67,17 +67,13 @@ def _say(text: str) -> None:
 
 
 def _settings(database: str | None, directory: str | None) -> config.Settings:
-    instance, here = config.instance_path(), Path.cwd()
+    instance = config.instance_path()
     if database is None or directory is None:
         _load_dotenv()
-    values = config.load(instance)
-    settings = config.settings(values, instance)
+    settings = config.settings(config.overridden(config.load(instance), database, directory), instance)
     if database is None:
         config.prepare_instance(settings, instance)
-    return config.Settings(
-        settings.database if database is None else config.database(database, here),
-        settings.directory if directory is None else config.directory(directory, here),
-    )
+    return settings
 
 
 def _load_dotenv() -> None:

@@ -77,6 +77,10 @@ class DatabaseUnusable(MigratorError):
     advice = "{fix}"
 
 
+class DatabaseDamaged(DatabaseUnusable):
+    """It is no database, or so damaged that it cannot be opened."""
+
+
 class DatabaseReadOnly(MigratorError):
     code = "FA105"
     text = "cannot write to {database}: {cause}"
@@ -111,6 +115,12 @@ class DatabaseMissing(MigratorError):
     code = "FA112"
     text = "there is no database at {database}"
     advice = "{fix}"
+
+
+class BackupUnknown(MigratorError):
+    code = "FA114"
+    text = "{backup!r} is neither a backup of this database nor a file"
+    advice = "flask db backups"
 
 
 # Files that cannot be used as they are: exit 4, and the database was not touched.
@@ -222,37 +232,36 @@ class FileChanged(FileRefused):
 # Failures while running: exit 3, and nothing of the failing migration remains.
 
 
-class MigrationFailed(MigratorError):
-    code = "FA301"
+class RunFailed(MigratorError):
     exit_code = 3
+
+
+class MigrationFailed(RunFailed):
+    code = "FA301"
     text = "{name} failed: {cause}"
     advice = "Correct its SQL, {then}"
 
 
-class TransactionEnded(MigratorError):
+class TransactionEnded(RunFailed):
     code = "FA302"
-    exit_code = 3
     text = "{name} failed: the statement ended the transaction: {cause}"
     advice = "Use ABORT where ROLLBACK stands (OR ROLLBACK, RAISE(ROLLBACK, ...)), {then}"
 
 
-class ForeignKeysViolated(MigratorError):
+class ForeignKeysViolated(RunFailed):
     code = "FA303"
-    exit_code = 3
     text = "{name} failed: it would leave rows without their parent: {summary}"
     advice = "Keep or re-create the parent rows, or delete the children in the same file, {then}"
 
 
-class MigrationFailedHalfway(MigratorError):
+class MigrationFailedHalfway(RunFailed):
     code = "FA304"
-    exit_code = 3
     text = "{name} failed outside a transaction: {cause}"
     advice = "Make what is in effect safe to repeat (IF NOT EXISTS), or remove it from the file, {then}"
 
 
-class DiskFull(MigratorError):
+class DiskFull(RunFailed):
     code = "FA305"
-    exit_code = 3
     text = "{name} failed: {cause}"
     advice = "Free some space: df -h {folder}"
 
@@ -271,9 +280,12 @@ class Interrupted(MigratorError):
 # Refused to protect data: exit 4, and nothing was changed.
 
 
-class CascadeRefused(MigratorError):
-    code = "FA401"
+class Refused(MigratorError):
     exit_code = 4
+
+
+class CascadeRefused(Refused):
+    code = "FA401"
     text = "DROP TABLE {table} would delete or clear rows of {children} through ON DELETE"
     advice = (
         "To rebuild the table and keep those rows, add the line: -- migrate:foreign_keys off\n"
@@ -282,72 +294,62 @@ class CascadeRefused(MigratorError):
     )
 
 
-class Irreversible(MigratorError):
+class Irreversible(Refused):
     code = "FA402"
-    exit_code = 4
     text = "{names} cannot be rolled back: {why}"
     advice = "{fix}"
 
 
-class ConfirmationNeeded(MigratorError):
+class ConfirmationNeeded(Refused):
     code = "FA403"
-    exit_code = 4
     text = "{action} needs a confirmation"
     advice = "{fix}"
 
 
-class FileRenamed(MigratorError):
+class FileRenamed(Refused):
     code = "FA404"
-    exit_code = 4
     text = "migration {version} was applied as {applied}, but the folder now has {found}"
     advice = "Rename the file back to {applied}. If it is a new migration: flask db renumber {found}"
 
 
-class MigrationsPending(MigratorError):
+class MigrationsPending(Refused):
     code = "FA405"
-    exit_code = 4
     text = "refusing to serve: {count} pending, the first is {first}"
     advice = "flask db migrate"
 
 
-class BaselineRefused(MigratorError):
+class BaselineRefused(Refused):
     code = "FA409"
-    exit_code = 4
     text = "{database} cannot be adopted: {why}"
     advice = "{fix}"
 
 
-class RepairRefused(MigratorError):
+class RepairRefused(Refused):
     code = "FA410"
-    exit_code = 4
     text = "{name} cannot be repaired: {why}"
     advice = "See where it stands with: flask db status"
 
 
-class PlanChanged(MigratorError):
+class PlanChanged(Refused):
     code = "FA406"
-    exit_code = 4
     text = "another run changed the database meanwhile: {expected} is no longer what would be rolled back"
     advice = "Look again with: flask db status"
 
 
-class StoredScriptInvalid(MigratorError):
+class StoredScriptInvalid(Refused):
     code = "FA408"
-    exit_code = 4
     text = "the down section that the ledger keeps for {name} cannot be used: {cause}"
     advice = "Put the file as it was applied back into the folder, then: flask db rollback"
 
 
-class Declined(MigratorError):
+class Declined(Refused):
     code = "FA411"
-    exit_code = 4
     text = "not confirmed: nothing was changed"
     advice = "See where it stands with: flask db status"
 
 
-class OutOfOrder(MigratorError):
+class OutOfOrder(Refused):
     code = "FA412"
-    exit_code = 4
     text = "pending below {newest}, which is applied: {names}"
     advice = (
         "If they may run behind it: flask db migrate --out-of-order\n"
@@ -355,32 +357,46 @@ class OutOfOrder(MigratorError):
     )
 
 
-class RenumberRefused(MigratorError):
+class RenumberRefused(Refused):
     code = "FA413"
-    exit_code = 4
     text = "{name} cannot be renumbered: {why}"
     advice = "{fix}"
 
 
-class RecoveryRefused(MigratorError):
+class RecoveryRefused(Refused):
     """Carries `differences` between the nearest schema and the database's."""
 
     code = "FA414"
-    exit_code = 4
     text = "{database} has tables, and its ledger is lost: {why}"
     advice = "{fix}"
 
 
-class NoSpace(MigratorError):
+class BackupFailed(Refused):
+    code = "FA430"
+    text = "no backup could be made in {folder}, and nothing was changed: {why}"
+    advice = "{fix}"
+
+
+class BackupUnusable(Refused):
+    code = "FA431"
+    text = "cannot use the backup {backup}: {why}"
+    advice = "{fix}"
+
+
+class RestoreRefused(Refused):
+    code = "FA432"
+    text = "cannot restore {backup}: {why}"
+    advice = "{fix}"
+
+
+class NoSpace(Refused):
     code = "FA433"
-    exit_code = 4
     text = "{folder} has too little space for a copy of the database: {needed:,} bytes are needed, {free:,} are free"
     advice = "Free some space: df -h {folder}"
 
 
-class LedgerUnusable(MigratorError):
+class LedgerUnusable(Refused):
     code = "FA407"
-    exit_code = 4
     text = "the table {table} is not a migration ledger: {why}"
     advice = "Look at it with: sqlite3 {database} '.schema {table}'"
 

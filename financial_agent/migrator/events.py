@@ -45,14 +45,26 @@ class Done:
     duration_ms: int
     statements: int
     rows_changed: int
+    blocked_ms: int
+    """How long it kept other writers waiting at a stretch: a transaction, or a statement outside of one."""
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A database is being copied, for a backup, a rehearsal, …; reported many times a second."""
+
+    purpose: str
+    done_bytes: int
+    total_bytes: int
 
 
 @dataclass(frozen=True)
 class Warned:
-    """Something that a person should know and that stops nothing."""
+    """Something that a person should know and that stops nothing. `details` are lines of a diff."""
 
     filename: str
     message: str
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,4 +74,4 @@ class Recovered:
     filename: str
 
 
-Event = Waiting | Started | Ticked | Working | Done | Warned | Recovered
+Event = Waiting | Started | Ticked | Working | Copying | Done | Warned | Recovered

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,8 @@ from financial_agent.migrator.databases import (
     Orphan,
     OrphansLeft,
     OutOfSpace,
-    Patience,
     StatementError,
     Stopped,
-    scratch,
 )
 from financial_agent.migrator.errors import (
     CascadeRefused,
@@ -51,12 +49,20 @@ class _EndedTransaction(Exception):
 class Execution:
     """The run of one step on one database. It knows at each moment which statement is being run."""
 
-    def __init__(self, db: Database, step: Step, control: Control, git_commit: str | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        step: Step,
+        control: Control,
+        git_commit: str | None = None,
+        observe: Callable[[Statement], None] | None = None,
+    ) -> None:
         self._db = db
         self._step = step
         self._script = step.script
         self._control = control
         self._git_commit = git_commit
+        self._observe = observe
         self._started_at = ledger.now()
         self._clock = time.perf_counter()
         self._statement: Statement | None = None
@@ -64,6 +70,7 @@ class Execution:
         self._open = 0  # statements begun in a transaction of the script's own
         self._settled = 0  # statements whose effect stays whatever follows
         self._rows = 0
+        self._blocked = 0.0  # seconds that other writers were kept waiting at a stretch
         self._reported = time.monotonic()
 
     def run(self) -> Done:
@@ -72,10 +79,12 @@ class Execution:
         try:
             if self._script.transaction:
                 with self._db.transaction(foreign_keys=self._script.foreign_keys) as orphans:
+                    begun = time.perf_counter()
                     self._warn_of(orphans)
                     self.statements()
                     self._statement = None
                     done = self._record()
+                self._blocked = time.perf_counter() - begun
             else:
                 self._without_transaction()
                 # The record is written as safely as any, whatever the script has set (synchronous, journal_mode).
@@ -85,19 +94,12 @@ class Execution:
         except (StatementError, OrphansLeft, Stopped, FileChanged, _EndedTransaction) as error:
             raise self._explained(error) from error
         log.info("%s %s: %d statements, %d ms", done.direction, done.filename, done.statements, done.duration_ms)
-        return done
+        return replace(done, blocked_ms=round(self._blocked * 1000))
 
     @property
     def lasting(self) -> int:
         """How many statements are in effect although the script failed: none of one that ran in a transaction."""
         return 0 if self._script.transaction else self._settled
-
-    def try_out(self) -> None:
-        """Run the statements in a transaction that the caller undoes."""
-        try:
-            self.statements()
-        except (StatementError, Stopped, FileChanged, _EndedTransaction) as error:
-            raise self._explained(error) from error
 
     def statements(self) -> None:
         """Run the statements in the transaction that is open."""
@@ -120,11 +122,14 @@ class Execution:
         before = Counter[Orphan]() if self._script.foreign_keys else self._db.orphans()
         try:
             for statement in self._script.statements():
+                if not self._db.in_transaction:
+                    begun = time.perf_counter()
                 self._begin(statement)
                 if statement.keyword in ("COMMIT", "END"):
                     self._check_orphans(before)
                 self._rows += self._db.execute(statement.text)
                 self._open += 1
+                self._blocked = max(self._blocked, time.perf_counter() - begun)
                 if not self._db.in_transaction:
                     self._settled += 0 if statement.keyword == "ROLLBACK" else self._open
                     self._open = 0
@@ -150,6 +155,8 @@ class Execution:
             self._control.report(Working(self._step.filename, self._begun - 1))
         if statement.keyword == "DROP":
             refuse_cascade(self._db, self._step, statement)
+        if self._observe:
+            self._observe(statement)
 
     def _check_count(self) -> None:
         if self._begun != self._script.count:
@@ -161,7 +168,7 @@ class Execution:
 
     def _warn_of(self, orphans: Counter[Orphan]) -> None:
         if orphans:
-            message = f"rows without their parent were there before and stay as they are: {_summary(orphans)}"
+            message = f"rows without their parent were there before and stay as they are: {summary(orphans)}"
             self._control.report(Warned(self._step.filename, message))
 
     def _record(self) -> Done:
@@ -184,7 +191,7 @@ class Execution:
             ledger.remove(self._db, self._step.filename)
         event = self._event("apply" if migration else "rollback", duration_ms)
         ledger.append(self._db, event)
-        return Done(self._step.filename, self._script.direction, duration_ms, self._begun, self._rows)
+        return Done(self._step.filename, self._script.direction, duration_ms, self._begun, self._rows, 0)
 
     def failure(self, error: MigratorError) -> ledger.Event:
         """What the history tells of a run that failed."""
@@ -224,11 +231,11 @@ class Execution:
             case _EndedTransaction():
                 return TransactionEnded(location=location, name=name, cause=error, then=then)
             case OrphansLeft() if not halfway:
-                return ForeignKeysViolated(name=name, summary=_summary(error.orphans), then=then)
+                return ForeignKeysViolated(name=name, summary=summary(error.orphans), then=then)
             case FileChanged() if not halfway:
                 return error
             case _ if halfway:
-                cause = _summary(error.orphans) if isinstance(error, OrphansLeft) else error
+                cause = summary(error.orphans) if isinstance(error, OrphansLeft) else error
                 return MigrationFailedHalfway(
                     location=location,
                     name=name,
@@ -254,7 +261,7 @@ def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
 
     While the connection does not enforce them, there is nothing to find.
     """
-    if not step.script.drops_table or "cascade" in step.script.allow:
+    if "cascade" in step.script.allow:
         return
     table, children = db.cascades(statement.text)
     if children:
@@ -264,25 +271,8 @@ def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
         raise CascadeRefused(location=location, table=table, children=", ".join(children), then=then)
 
 
-def refuse_cascades(database: str | None, steps: Sequence[Step], patience: Patience) -> None:
-    """Find such a DROP TABLE before anything runs, by trying the definitions on the schema alone: that of a database
-    on which nobody else runs migrations now, or, for None, of a new one."""
-    if not any(step.script.drops_table for step in steps):
-        return
-    # What does not work here, or takes long, is for the real run to tell, which has the rows, too.
-    with closing(scratch(database, patience)) as db, suppress(StatementError, Stopped):
-        for step in steps:
-            if step.script.leaves_settings or not step.script.transaction:
-                return  # its PRAGMAs may change what the statements mean
-            db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
-            for statement in step.script.statements():
-                if statement.keyword == "DROP":
-                    refuse_cascade(db, step, statement)
-                if statement.keyword in ("CREATE", "ALTER", "DROP"):
-                    db.execute(statement.text)
-
-
-def _summary(orphans: Counter[Orphan]) -> str:
+def summary(orphans: Counter[Orphan]) -> str:
+    """Rows without their parent, counted by table; empty for none."""
     counts: Counter[tuple[str, str]] = Counter()
     for orphan, count in orphans.items():
         counts[orphan.table, orphan.parent] += count

@@ -237,6 +237,26 @@ def append(db: Database, event: Event) -> None:
     db.execute(f"INSERT INTO _migration_history ({', '.join(row)}) VALUES ({marks})", values)
 
 
+def carry_over(old: Database, new: Database) -> bool:
+    """Add to the history of `new`, which must be there, what the one of `old` tells beyond it.
+
+    False, and nothing is added, when the one does not continue the other.
+    """
+    names = old.columns("_migration_history")
+    if not names:
+        return True
+    if not set(names) <= set(_HISTORY):  # a later version's
+        return False
+    sql = f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id"
+    known, rows = new.query(sql), old.query(sql)
+    if [row_hash(names, row) for row in known] != [row_hash(names, row) for row in rows[: len(known)]]:
+        return False
+    marks = ", ".join("?" * len(names))
+    for row in rows[len(known) :]:
+        new.execute(f"INSERT INTO _migration_history ({', '.join(names)}) VALUES ({marks})", row)
+    return True
+
+
 def entry_hash(db: Database, filename: str) -> str | None:
     """SHA-256, in hexadecimal, of a migration's row in the ledger as it is now; None when there is no row."""
     names = [name for name in _MIGRATIONS if name in db.columns("_migrations")]

@@ -1,40 +1,23 @@
-"""Undoes migrations: which script, what it would take away, and the run."""
+"""Undoes migrations: with which scripts, and the run."""
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from financial_agent.migrator import ledger, plan, runner, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database
-from financial_agent.migrator.errors import (
-    Irreversible,
-    MigrationFailed,
-    MigratorError,
-    PlanChanged,
-    StoredScriptInvalid,
-)
-from financial_agent.migrator.events import Done
-from financial_agent.migrator.execution import Execution, refuse_cascades
+from financial_agent.migrator.effects import foresee
+from financial_agent.migrator.errors import FileRefused, Irreversible, MigratorError, PlanChanged, StoredScriptInvalid
+from financial_agent.migrator.events import Done, Warned
 from financial_agent.migrator.git import commit_of
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.script import MigrationFile, Script, parse_stored, read
 from financial_agent.migrator.source import checksum
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What a rollback takes away: rows by table, and values by `table.column`."""
-
-    filenames: list[str]
-    rows: dict[str, int]
-    values: dict[str, int]
-    complete: bool = True
-    """False when the scripts could not be tried: they run outside a transaction, or differ in their foreign keys."""
 
 
 def rollback(
@@ -56,39 +39,24 @@ def rollback(
     if plan.to_roll_back(entries, steps=steps, to=to, files=files):
         with session.exclusive(database, control) as db:
             entries = ledger.entries(db)
-            todo = _down_steps(db, files, plan.to_roll_back(entries, steps=steps, to=to, files=files))
+            todo = plan_down(db, files, steps, to, control)
             if expected is not None and list(expected) != [step.filename for step in todo]:
                 raise PlanChanged(expected=", ".join(expected))
-            refuse_cascades(database, todo, control.patience())
+            foresee(database, todo, control.patience())
             runner.take_over(db, files, entries)
             done = runner.execute(db, todo, control, commit_of(directory))
     return runner.outcome_of(database, files, entries, done)
 
 
-def preview(
-    database: str, directory: Path, *, steps: int = 1, to: str | None = None, control: Control | None = None
-) -> Losses:
-    """What a rollback would take away: it is run in a transaction that is then undone.
+def plan_down(db: Database, files: Sequence[MigrationFile], steps: int, to: str | None, control: Control) -> list[Step]:
+    """The steps of a rollback, by what the database's ledger says: each with the down section that was kept when its
+    migration was applied, or, for what an older runner applied, with the file's.
 
-    Raises Irreversible and whatever the rollback itself would raise.
+    Reports a file whose section is another by now. Raises Irreversible for all that have none.
     """
-    control = control or Control()
-    files, entries = session.look(database, directory, control)
-    if not plan.to_roll_back(entries, steps=steps, to=to, files=files):
-        return Losses([], {}, {})
-    with session.exclusive(database, control) as db:
-        todo = _down_steps(db, files, plan.to_roll_back(ledger.entries(db), steps=steps, to=to, files=files))
-        refuse_cascades(database, todo, control.patience())
-        return _try_out(db, todo, control)
-
-
-def _down_steps(db: Database, files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[Step]:
-    """The down script of each entry: the file's while that is the one that was applied, else the ledger's copy.
-
-    Raises Irreversible for all that have neither.
-    """
+    entries = plan.to_roll_back(ledger.entries(db), steps=steps, to=to, files=files)
     by_name = {file.filename: file for file in files}
-    scripts = {entry.filename: _down_script(db, by_name.get(entry.filename), entry) for entry in entries}
+    scripts = {entry.filename: _down_script(db, by_name.get(entry.filename), entry, control) for entry in entries}
     without = [name for name, script in scripts.items() if script is None]
     if without:
         gone = [name for name in without if name not in by_name]
@@ -99,13 +67,12 @@ def _down_steps(db: Database, files: Sequence[MigrationFile], entries: Sequence[
     return [Step(name, script, has_file=name in by_name) for name, script in scripts.items() if script]
 
 
-def _down_script(db: Database, file: MigrationFile | None, entry: Entry) -> Script | None:
+def _down_script(db: Database, file: MigrationFile | None, entry: Entry, control: Control) -> Script | None:
     if file and entry.checksum in (None, checksum(file.path)):
-        return read(file).down
-    try:
-        text = ledger.kept_text(db, entry.filename, "down")
-    except ValueError as error:
-        raise StoredScriptInvalid(name=entry.filename, cause=error) from error
+        return read(file).down  # the same text, and its errors have a place in a file
+    text = _stored_text(db, entry)
+    if file:
+        _report_difference(file, text, control)
     if text is None:
         return None
     try:
@@ -114,45 +81,23 @@ def _down_script(db: Database, file: MigrationFile | None, entry: Entry) -> Scri
         raise StoredScriptInvalid(name=entry.filename, cause=error.message, location=error.location) from error
 
 
-class _Undo(Exception):
-    """Leaves a transaction so that it is rolled back."""
-
-
-def _try_out(db: Database, steps: Sequence[Step], control: Control) -> Losses:
-    names = [step.filename for step in steps]
-    if not all(step.script.transaction for step in steps) or len({step.script.foreign_keys for step in steps}) > 1:
-        return Losses(names, {}, {}, complete=False)
+def _stored_text(db: Database, entry: Entry) -> str | None:
     try:
-        with db.transaction(foreign_keys=steps[0].script.foreign_keys):
-            before = _counts(db)
-            for step in steps:
-                Execution(db, step, control).try_out()
-            after = _counts(db)
-            raise _Undo
-    except _Undo:
-        pass
-    except MigrationFailed:
-        if len(steps) == 1:
-            raise
-        return Losses(names, {}, {}, complete=False)  # one step may be in the way of another on one connection
-    rows = {table: count[""] - after.get(table, {"": 0})[""] for table, count in before.items()}
-    values = {
-        f"{table}.{column}": count - after[table].get(column, 0)
-        for table, counts in before.items()
-        if table in after
-        for column, count in counts.items()
-        if column and count - after[table].get(column, 0) > max(rows[table], 0)
-    }
-    return Losses(names, _positive(rows), _positive(values))
+        return ledger.kept_text(db, entry.filename, "down")
+    except ValueError as error:
+        raise StoredScriptInvalid(name=entry.filename, cause=error) from error
 
 
-def _counts(db: Database) -> dict[str, dict[str, int]]:
-    """For each table the number of its rows, under "", and of the values in each column."""
-    return {
-        table: dict(zip(["", *columns], db.counts(table, columns), strict=True))
-        for table, columns in db.tables().items()
-    }
-
-
-def _positive(counts: dict[str, int]) -> dict[str, int]:
-    return {name: count for name, count in sorted(counts.items()) if count > 0}
+def _report_difference(file: MigrationFile, stored: str | None, control: Control) -> None:
+    """Say that the file has another down section than the one that will run, and which."""
+    try:
+        down = read(file).down
+    except FileRefused:  # what cannot be read is not what was applied
+        down = None
+    now = down.text() if down else ""
+    if now != (stored or ""):
+        lines = difflib.unified_diff(
+            (stored or "").splitlines(), now.splitlines(), "as it was applied", "as the file is now", lineterm=""
+        )
+        message = "the file's down section was edited; the one that was applied is used"
+        control.report(Warned(file.filename, message, tuple(lines)))

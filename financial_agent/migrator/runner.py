@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from financial_agent.migrator import adoption, attempt, ledger, plan, session
@@ -18,11 +19,13 @@ from financial_agent.migrator.databases import (
     display_name,
     exists,
 )
+from financial_agent.migrator.effects import foresee
 from financial_agent.migrator.errors import FileRefused, MigratorError
 from financial_agent.migrator.events import Done, Started, Warned
-from financial_agent.migrator.execution import Execution, refuse_cascades
+from financial_agent.migrator.execution import Execution
 from financial_agent.migrator.git import commit_of
 from financial_agent.migrator.ledger import Entry
+from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Item, Step
 from financial_agent.migrator.script import Migration, MigrationFile, read
 from financial_agent.migrator.source import checksum
@@ -93,37 +96,54 @@ def migrate(
     """
     control = control or Control()
     files, entries = session.look(database, directory, control)
-    todo = plan.up_to(files, plan.pending(files, entries), target)
-    _warn_of_edited(files, entries, control)
-    parsed = {file.filename: read(file) for file in todo}
-    plan.refuse_renumbered(list(parsed.values()), files, entries)
+    once = cache(read)
+    steps = plan_up(files, entries, target, out_of_order, once)
+    warn_of_edited(files, entries, control)
     if not exists(database):  # a refusal leaves no empty database behind
-        refuse_cascades(None, [_up_step(migration) for migration in parsed.values()], control.patience())
+        foresee(None, steps, control.patience())
     done: list[Done] = []
-    if todo:
+    if steps:
         with session.exclusive(database, control) as db:
             git_commit = commit_of(directory)
             adoption.recover(db, files, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
-            todo = plan.up_to(files, plan.pending(files, entries), target)
-            migrations = [parsed.get(file.filename) or read(file) for file in todo]
-            if not out_of_order:
-                plan.refuse_out_of_order(migrations, entries)
-            steps = [_up_step(migration) for migration in migrations]
-            refuse_cascades(database, steps, control.patience())
+            steps = plan_up(files, entries, target, out_of_order, once)
+            foresee(database, steps, control.patience())
             take_over(db, files, entries)
             done = execute(db, steps, control, git_commit)
     return outcome_of(database, files, entries, done)
 
 
-def execute(db: Database, steps: Sequence[Step], control: Control, git_commit: str | None) -> list[Done]:
+def plan_up(
+    files: Sequence[MigrationFile],
+    entries: Sequence[Entry],
+    target: str | None,
+    out_of_order: bool,
+    parse: Callable[[MigrationFile], Migration] = read,
+) -> list[Step]:
+    """The steps of a run. Raises what the plan and the files are refused for."""
+    migrations = [parse(file) for file in plan.up_to(files, plan.pending(files, entries), target)]
+    plan.refuse_renumbered(migrations, files, entries)
+    if not out_of_order:
+        plan.refuse_out_of_order(migrations, entries)
+    return [Step(migration.file.filename, migration.up, migration) for migration in migrations]
+
+
+def execute(
+    db: Database,
+    steps: Sequence[Step],
+    control: Control,
+    git_commit: str | None,
+    observe: Callable[[Statement], None] | None = None,
+) -> list[Done]:
     """Run the steps one after the other. An error carries what was done before it, and the database's state; the
-    history tells of it."""
+    history tells of it. `observe` is called just before each statement."""
     done: list[Done] = []
     try:
         for step in steps:
             attempt.mark(db, step, git_commit)
-            _run_step(db, step, control, git_commit, done)
+            execution = Execution(db, step, control, git_commit, observe)
+            _run_step(db, execution, step, control, done)
             if step is not steps[-1]:
                 with session.explained(db.name, control, what=f"behind {step.filename}"):
                     db.reset(settings=step.script.leaves_settings)
@@ -136,8 +156,7 @@ def execute(db: Database, steps: Sequence[Step], control: Control, git_commit: s
     return done
 
 
-def _run_step(db: Database, step: Step, control: Control, git_commit: str | None, done: list[Done]) -> None:
-    execution = Execution(db, step, control, git_commit)
+def _run_step(db: Database, execution: Execution, step: Step, control: Control, done: list[Done]) -> None:
     try:
         control.report(Started(step.filename, step.script.direction, step.script.count))
         done.append(execution.run())
@@ -187,7 +206,8 @@ def take_over(db: Database, files: Sequence[MigrationFile], entries: Sequence[En
             ledger.take_over(db, {f.filename: checksum(f.path) for f in files if f.filename in lacking})
 
 
-def _warn_of_edited(files: Sequence[MigrationFile], entries: Sequence[Entry], control: Control) -> None:
+def warn_of_edited(files: Sequence[MigrationFile], entries: Sequence[Entry], control: Control) -> None:
+    """Report the files whose checksum is no longer the one that was applied."""
     recorded = {entry.filename: entry.checksum for entry in entries}
     for file in files:
         if (applied := recorded.get(file.filename)) and checksum(file.path) != applied:
@@ -204,10 +224,6 @@ def _is_reversible(item: Item) -> bool | None:
         return read(item.file).down is not None
     except FileRefused:  # a run will tell, should it ever run
         return None
-
-
-def _up_step(migration: Migration) -> Step:
-    return Step(migration.file.filename, migration.up, migration)
 
 
 def outcome_of(database: str, files: Sequence[MigrationFile], entries: Sequence[Entry], done: list[Done]) -> Outcome:

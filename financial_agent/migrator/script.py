@@ -46,7 +46,6 @@ _QUOTE = r"['\"`\[\]]?"
 _pragma = re.compile(
     rf"PRAGMA{TRIVIA}(?:{_QUOTE}\w+{_QUOTE}{TRIVIA}\.{TRIVIA})?{_QUOTE}(\w+){_QUOTE}{TRIVIA}([=(])?", re.IGNORECASE
 )
-_drop_table = re.compile(rf"DROP{TRIVIA}TABLE\b", re.IGNORECASE)
 _name = re.compile(rf"{COMMENT}|'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|`([^`]*)`|\[([^\]]*)\]|({WORD}+)")
 
 
@@ -77,7 +76,8 @@ class Script:
     wrapped: bool
     """The section is one BEGIN … COMMIT, which the runner's own transaction replaces."""
     count: int
-    drops_table: bool
+    keywords: frozenset[str]
+    """The first words of its statements."""
     leaves_settings: bool
     """It holds a PRAGMA or ATTACH, whose effect would outlive it on the connection."""
     out_of_order: bool
@@ -158,7 +158,7 @@ class _Section:
         self.allow: set[str] = set()
         self.empty = True
         self.count = 0
-        self.drops_table = False
+        self.keywords: set[str] = set()
         self.leaves_settings = False
         self.out_of_order = False
         self._first: Statement | None = None
@@ -177,7 +177,7 @@ class _Section:
             allow=frozenset(self.allow),
             wrapped=self._commit is not None,
             count=self.count,
-            drops_table=self.drops_table,
+            keywords=frozenset(self.keywords),
             leaves_settings=self.leaves_settings,
             out_of_order=self.out_of_order,
         )
@@ -221,8 +221,7 @@ class _Section:
             self.leaves_settings = True
         if self.transaction and keyword in ("VACUUM", "DETACH"):
             raise NeedsNoTransaction(location=self._at(statement), what=keyword, section=self.direction)
-        if keyword == "DROP" and _drop_table.match(statement.text):
-            self.drops_table = True
+        self.keywords.add(keyword)
         self.count += 1
 
     def close(self, end: int) -> None:

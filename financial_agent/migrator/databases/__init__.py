@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Row = tuple[Any, ...]
 
@@ -56,6 +56,53 @@ class SchemaObject(NamedTuple):
     table: str
     sql: str
     columns: tuple[Column, ...] = ()
+
+
+EffectKind = Literal[
+    "drop table",
+    "drop column",
+    "drop index",
+    "drop trigger",
+    "drop view",
+    "delete",
+    "update",
+    "replace",
+    "rewrite",
+    "unknown",
+]
+
+
+class Effect(NamedTuple):
+    """Something that a statement destroys or overwrites. `name` is an object's, `column` one of its columns.
+
+    `via` is what does it when that is not the statement itself: a trigger, or a foreign key. `everywhere` says that no
+    WHERE limits a delete or an update. A rewrite is of the whole file; of the unknown nothing can be told beforehand.
+    """
+
+    kind: EffectKind
+    name: str = ""
+    column: str | None = None
+    via: str | None = None
+    everywhere: bool = False
+
+
+class Effects(NamedTuple):
+    """What a statement would do: what it destroys, the tables that it may write to, and those that it makes."""
+
+    destroyed: tuple[Effect, ...] = ()
+    written: frozenset[str] = frozenset()
+    created: frozenset[str] = frozenset()
+
+
+class TableChange(NamedTuple):
+    """How the rows of a table differ between two states. `values` counts, by column, those that became others or, with
+    their column, were lost, in rows that both states have."""
+
+    table: str
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    values: tuple[tuple[str, int], ...] = ()
 
 
 class StatementError(Exception):
@@ -142,6 +189,9 @@ class Database(Protocol):
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         """The table that a DROP TABLE names, and the others of which it would delete or change rows."""
 
+    def effects(self, sql: str) -> Effects:
+        """What a statement would do to the database as it is now. Does not run it."""
+
     def lock(self) -> AbstractContextManager[None]:
         """Be the only migration run on this database. Raises RunLocked when patience ends."""
 
@@ -157,6 +207,19 @@ class Database(Protocol):
     def close(self) -> None: ...
 
 
+class Workspace(Protocol):
+    """Copies of a database. Raises NoSpace, Stopped, DatabaseLocked and DatabaseUnusable."""
+
+    def original(self, progress: Callable[[int, int], None]) -> str:
+        """A consistent copy of the database as it is now, or an empty one when there is none."""
+
+    def clone(self, database: str) -> str:
+        """A copy of a copy that no connection is open to."""
+
+    def remove(self, database: str) -> None:
+        """Give a copy's space back."""
+
+
 def connect(database: str, *, readonly: bool = False, patience: Patience | None = None) -> Database:
     """Open a database by path or URL. Raises DatabaseUnsupported, and what the engine's module says."""
     from financial_agent.migrator.databases import sqlite
@@ -170,6 +233,13 @@ def exists(database: str) -> bool:
     from financial_agent.migrator.databases import sqlite
 
     return sqlite.exists(sqlite.path_of(database))
+
+
+def file_of(database: str) -> Path:
+    """The file that a database is in, links followed."""
+    from financial_agent.migrator.databases import sqlite
+
+    return sqlite.path_of(database).resolve()
 
 
 def scratch(database: str | None, patience: Patience) -> Database:
@@ -195,6 +265,61 @@ def copy(
     from financial_agent.migrator.databases import sqlite, sqlite_copy
 
     sqlite_copy.copy(sqlite.path_of(database), target, mode, patience, progress)
+
+
+@contextmanager
+def workspace(database: str, patience: Patience) -> Iterator[Workspace]:
+    """A place for copies of a database that only its owner may enter: beside it, where its space and its privacy are,
+    or, if that cannot be written to, where temporary files are. It is gone when the context ends, or the process, even
+    by kill -9. Raises NoSpace and DatabaseUnusable."""
+    from financial_agent.migrator.databases import sqlite, sqlite_workspace
+
+    with sqlite_workspace.workspace(sqlite.path_of(database), patience) as copies:
+        yield copies
+
+
+def compare(before: str, after: str, tables: Collection[str] | None, patience: Patience) -> list[TableChange]:
+    """What differs between the rows of two databases that nobody writes to, in some tables (by their names in lower
+    case) or in all. Raises StatementError and Stopped."""
+    from financial_agent.migrator.databases import sqlite, sqlite_compare
+
+    return sqlite_compare.compare(sqlite.path_of(before), sqlite.path_of(after), tables, patience)
+
+
+class SoleDatabase(Database, Protocol):
+    """The only connection to a database: until it is closed, nobody else reads or writes."""
+
+    def copy(self, target: Path, mode: int, progress: Callable[[int, int], None]) -> None:
+        """As `copy`."""
+
+    def replace_by(self, other: Path, progress: Callable[[int, int], None]) -> None:
+        """Take over the content of another database, in one transaction. Raises OutOfSpace, StatementError, Stopped."""
+
+
+def connect_alone(database: str, patience: Patience) -> SoleDatabase:
+    """Open a database that is there, once all others have let go of it.
+
+    Raises DatabaseLocked, DatabaseDamaged, and what `connect` raises.
+    """
+    from financial_agent.migrator.databases import sqlite, sqlite_replace
+
+    return sqlite_replace.Sole(sqlite.path_of(database), patience=patience)
+
+
+@contextmanager
+def locked(database: str, patience: Patience) -> Iterator[None]:
+    """Be the only run on a database, which may be damaged, or missing. Raises RunLocked."""
+    from financial_agent.migrator.databases import sqlite, sqlite_replace
+
+    with closing(sqlite_replace.Unopened(sqlite.path_of(database), patience=patience)) as db, db.lock():
+        yield
+
+
+def put_in_place(database: str, other: Path, kept: Path) -> None:
+    """Put a file on the same disk into a database's place. What is there is kept under another name. Raises OSError."""
+    from financial_agent.migrator.databases import sqlite_replace
+
+    sqlite_replace.put_in_place(file_of(database), other, kept)
 
 
 def display_name(database: str) -> str:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from financial_agent.migrator.databases import (
     Column,
+    Effects,
     Orphan,
     OrphansLeft,
     OutOfSpace,
@@ -28,8 +29,10 @@ from financial_agent.migrator.databases import (
     display_name,
 )
 from financial_agent.migrator.databases import sqlite_errors as codes
+from financial_agent.migrator.databases.sqlite_effects import find_effects
 from financial_agent.migrator.databases.sqlite_foreign_keys import find_cascades, find_orphans, quoted
 from financial_agent.migrator.errors import (
+    DatabaseDamaged,
     DatabaseFolderMissing,
     DatabaseLocked,
     DatabaseReadOnly,
@@ -141,9 +144,11 @@ class SqliteDatabase:
             case codes.INTERRUPT:
                 return Stopped()
             case codes.NOTADB:
-                cause, fix = "it is not a SQLite database", f"Look at it with: file {file}"
+                fix = f"Look at it with: file {file}"
+                return DatabaseDamaged(database=self.path, cause="it is not a SQLite database", fix=fix)
             case codes.CORRUPT:
-                cause, fix = str(error), f"Restore a backup, or try: sqlite3 {file} .recover"
+                fix = f"Restore a backup, or try: sqlite3 {file} .recover"
+                return DatabaseDamaged(database=self.path, cause=error, fix=fix)
             case codes.READONLY if codes.extended_code(error) == codes.READONLY_ROLLBACK:
                 cause = "a killed process left a journal, and who may not write cannot roll it back"
                 fix = "Run the command as a user who may write to the file and its folder"
@@ -226,6 +231,9 @@ class SqliteDatabase:
 
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         return find_cascades(self._connection, drop_table)
+
+    def effects(self, sql: str) -> Effects:
+        return find_effects(self._connection, sql)
 
     # Changing.
 
@@ -325,9 +333,9 @@ class SqliteDatabase:
 
     def _create_lock_file(self, path: Path) -> None:
         """As SQLite does with its journal: whoever may write to the database may lock it, whoever came first."""
-        owner = os.stat(self.path)
+        owner = os.stat(self.path if exists(self.path) else path.parent)
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, owner.st_mode & 0o777))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, owner.st_mode & 0o666))
         except FileExistsError:
             return
         except OSError as error:

@@ -29,16 +29,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def copy(database: Path, target: Path, mode: int, patience: Patience, progress: Progress) -> None:
     """See `databases.copy`."""
     with closing(_Source(database, readonly=True, patience=patience)) as source:
-        size = source.size()
-        with _explained(target, size):
-            if shutil.disk_usage(target.parent).free < size:
-                raise OutOfSpace("disk full")
-            with _new_file(target, database.stat(), mode):
-                source.copy_to(target, progress)
+        source.copy(target, mode, progress)
 
 
 @contextmanager
-def _explained(target: Path, size: int) -> Iterator[None]:
+def explained(target: Path, size: int) -> Iterator[None]:
     try:
         yield
     except (OutOfSpace, OSError) as error:
@@ -64,54 +59,55 @@ def _new_file(path: Path, original: os.stat_result, mode: int) -> Iterator[None]
         raise
 
 
-class _Source(SqliteDatabase):
-    """A database whose file is not changed: closing the last connection would write what the -wal holds into it, but
-    not by one that may not write."""
+class Copyable(SqliteDatabase):
+    """A database that can be copied, by SQLite."""
 
-    def _open(self, mode: str) -> sqlite3.Connection:
-        wal = Path(f"{self.path.resolve()}-wal")
-        return super()._open("mode=ro" if mode == "mode=rw" and wal.exists() and wal.stat().st_size else mode)
+    def copy(self, target: Path, mode: int, progress: Progress) -> None:
+        """Make a copy as a new file. Raises what `databases.copy` raises."""
+        size = self._size()
+        with explained(target, size):
+            if shutil.disk_usage(target.parent).free < size:
+                raise OutOfSpace("disk full")
+            with _new_file(target, self.path.stat(), mode):
+                self._fill(target, self._listener(progress, size))
+        progress(size, size)
 
-    def size(self) -> int:
-        return int(self.query("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0][0])
+    def copy_into(self, other: sqlite3.Connection, progress: Progress) -> None:
+        """Replace another database's content, in one transaction. Raises OutOfSpace, StatementError, Stopped."""
+        size = self._size()
+        heard = self._listener(progress, size)
+        try:
+            self._connection.backup(
+                other, pages=_STEP, progress=lambda _, left, pages: heard(size * (pages - left) // max(pages, 1))
+            )
+        except sqlite3.Error as error:
+            raise self._failure(error, "") from error
 
-    def copy_to(self, target: Path, progress: Progress) -> None:
-        """Fill a file that is empty."""
-        size = self.size()
+    def is_wal(self) -> bool:
+        return self.query("PRAGMA journal_mode") == [("wal",)]
 
+    def page_size(self) -> int:
+        """Bytes."""
+        return int(self.query("PRAGMA page_size")[0][0])
+
+    def _size(self) -> int:
+        return self.page_size() * int(self.query("PRAGMA page_count")[0][0])
+
+    def _listener(self, progress: Progress, size: int) -> Heard:
         def heard(done: int) -> None:
             progress(min(done, size), size)
             if self._patience.stop(""):
                 raise Stopped
 
-        if size < _SMALL or not self._copy_raw(target, heard):
-            os.truncate(target, 0)
-            with self._snapshot():
-                self._back_up(target, heard, size)
-        progress(size, size)
+        return heard
 
-    def _copy_raw(self, target: Path, heard: Heard) -> bool:
-        """Copy without any lock, and mend the copy under a reader's lock, which takes a fraction of the time.
-
-        False when that cannot be done here, or need not be: in WAL mode a reader is in nobody's way. Else it keeps
-        writers from committing; and each commit between two steps would make SQLite's own way of copying begin anew.
-        """
-        if self._is_wal() or not hasattr(os, "preadv"):
-            return False
-        child = _start(self.path, target)
-        if child is None:
-            return False
-        with child:
-            try:
-                if not _hear(child, heard):
-                    return False
-                with self._snapshot():
-                    return not self._is_wal() and _hear(child, heard, b"go on\n")
-            finally:
-                child.kill()
-
-    def _is_wal(self) -> bool:
-        return self.query("PRAGMA journal_mode") == [("wal",)]
+    def _fill(self, target: Path, heard: Heard) -> None:
+        """Copy into a file that is empty."""
+        uri = f"{target.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as other, self._snapshot():
+            other.execute("PRAGMA journal_mode = OFF")  # a copy that is not completed is removed
+            other.execute("PRAGMA synchronous = OFF")
+            self.copy_into(other, lambda done, _: heard(done))
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
@@ -123,17 +119,39 @@ class _Source(SqliteDatabase):
         finally:
             self._rollback()
 
-    def _back_up(self, target: Path, heard: Heard, size: int) -> None:
-        uri = f"{target.absolute().as_uri()}?mode=rw"
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as copy:
-            copy.execute("PRAGMA journal_mode = OFF")  # a copy that is not completed is removed
-            copy.execute("PRAGMA synchronous = OFF")
+
+class _Source(Copyable):
+    """A database whose file is not changed: closing the last connection would write what the -wal holds into it, but
+    not by one that may not write."""
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        wal = Path(f"{self.path.resolve()}-wal")
+        return super()._open("mode=ro" if mode == "mode=rw" and wal.exists() and wal.stat().st_size else mode)
+
+    def _fill(self, target: Path, heard: Heard) -> None:
+        if self._size() < _SMALL or not self._copy_raw(target, heard):
+            os.truncate(target, 0)
+            super()._fill(target, heard)
+
+    def _copy_raw(self, target: Path, heard: Heard) -> bool:
+        """Copy without any lock, and mend the copy under a reader's lock, which takes a fraction of the time.
+
+        False when that cannot be done here, or need not be: in WAL mode a reader is in nobody's way. Else it keeps
+        writers from committing; and each commit between two steps would make SQLite's own way of copying begin anew.
+        """
+        if self.is_wal() or not hasattr(os, "preadv"):
+            return False
+        child = _start(self.path, target)
+        if child is None:
+            return False
+        with child:
             try:
-                self._connection.backup(
-                    copy, pages=_STEP, progress=lambda _, left, pages: heard(size * (pages - left) // max(pages, 1))
-                )
-            except sqlite3.Error as error:
-                raise self._failure(error, "") from error
+                if not _hear(child, heard):
+                    return False
+                with self._snapshot():
+                    return not self.is_wal() and _hear(child, heard, b"go on\n")
+            finally:
+                child.kill()
 
 
 def _start(source: Path, target: Path) -> subprocess.Popen[bytes] | None:

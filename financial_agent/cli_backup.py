@@ -1,0 +1,72 @@
+"""The commands that make, list and put back backups."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from financial_agent import cli_render_backup as render
+from financial_agent.cli_output import emit_json, notes
+from financial_agent.cli_shared import confirm, controlled, option, options, read_settings, wait_option
+from financial_agent.migrator import backup as copies
+from financial_agent.migrator import restore as restores
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@options
+@wait_option
+@click.pass_context
+def backup(ctx: click.Context, /, path: Path | None, wait: float, **options: Any) -> None:
+    """Make a checked copy of the database: in the folder of the backups, or as PATH, or in PATH if it is a folder."""
+    settings = read_settings(ctx, **options)
+    with controlled(ctx, wait) as control:
+        if path is None:
+            made = copies.make(settings.database, settings.backups, "manual", control)
+        else:
+            made = copies.make_at(settings.database, path.absolute(), control)
+    if ctx.meta["db.json"]:
+        emit_json(ctx, 0, [], notes(ctx), backups=[render.backup_json(made)])
+    else:
+        click.echo(render.made_text(made))
+
+
+@click.command()
+@options
+@click.pass_context
+def backups(ctx: click.Context, /, **options: Any) -> None:
+    """List the backups of the database, the newest first."""
+    settings = read_settings(ctx, **options)
+    found = copies.listed(settings.database, settings.backups.folder)
+    if ctx.meta["db.json"]:
+        emit_json(ctx, 0, [], notes(ctx), backups=[render.backup_json(each) for each in found])
+    else:
+        click.echo(render.list_text(found, settings.backups.folder, datetime.now(UTC)))
+
+
+@click.command()
+@click.argument("backup")
+@options
+@wait_option
+@option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def restore(ctx: click.Context, /, backup: str, yes: bool, wait: float, **options: Any) -> None:
+    """Put back BACKUP: a name that `flask db backups` shows, or a path."""
+    settings = read_settings(ctx, **options)
+    with ExitStack() as stack:
+        with controlled(ctx, wait) as control:
+            prepared = stack.enter_context(restores.prepared(settings.database, settings.backups, backup, control))
+        if not ctx.meta["db.json"] or not yes:
+            click.echo(render.preview_text(prepared, ctx.meta["db.database"]), err=True)
+        if not yes:
+            confirm("This restore", "Restore?")
+        with controlled(ctx, wait) as control:
+            restored = restores.restore(settings.database, settings.backups, prepared, control)
+    if ctx.meta["db.json"]:
+        emit_json(ctx, 0, [], notes(ctx), restored=render.restored_json(prepared, restored))
+    else:
+        click.echo(render.restored_text(prepared, restored, ctx.meta["db.database"]))

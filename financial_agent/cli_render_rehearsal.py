@@ -1,0 +1,175 @@
+"""What a rehearsal found: pure functions from values to text and JSON."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from financial_agent.cli_render import amount, done_json, milliseconds, shown
+from financial_agent.cli_render_inspect import difference_json, differences_text
+from financial_agent.migrator.databases import Effect, TableChange
+from financial_agent.migrator.rehearsal import Rehearsal, Rehearsed, WayBack
+from financial_agent.migrator.schema import Difference
+
+
+def rehearsal_text(rehearsal: Rehearsal) -> str:
+    """A paragraph for each script, and a summary."""
+    paragraphs = ["\n".join(_lines(step)) for step in rehearsal.steps]
+    size = f"{rehearsal.size / 1e6:.1f} MB"
+    summary = (
+        f"Rehearsed {amount(len(rehearsal.steps), 'script')} on a copy of {rehearsal.database}"
+        f" ({size}, copied in {milliseconds(rehearsal.copy_ms)}). The database was not touched."
+    )
+    return "\n\n".join([*paragraphs, shown([summary])])
+
+
+def rehearsal_json(rehearsal: Rehearsal, *, show_sql: bool) -> dict[str, Any]:
+    return {
+        "size": rehearsal.size,
+        "copy_ms": rehearsal.copy_ms,
+        "destructive": rehearsal.is_destructive,
+        "scripts": [{**_step_json(step), **({"sql": _sql(step)} if show_sql else {})} for step in rehearsal.steps],
+    }
+
+
+def sql_text(rehearsal: Rehearsal) -> str:
+    """The statements that were run, each script under its name."""
+    return "\n\n".join(f"-- {step.done.filename}\n{_sql(step)}" for step in rehearsal.steps)
+
+
+def losses_text(rehearsal: Rehearsal) -> str:
+    """What a rollback takes away, table by table."""
+    lines = [f"This rolls back {', '.join(step.done.filename for step in rehearsal.steps)}."]
+    changes = _summed([change for step in rehearsal.steps for change in step.rows])
+    losses = [line for change in changes for line in _losses(change, "will be gone")]
+    return shown([*lines, *(f"  {line}" for line in losses or ["No row will be lost."])])
+
+
+def _summed(changes: Sequence[TableChange]) -> list[TableChange]:
+    """The deleted rows and lost values of several steps, by table."""
+    rows: Counter[str] = Counter()
+    values: dict[str, Counter[str]] = defaultdict(Counter)
+    for change in changes:
+        rows[change.table] += change.deleted
+        values[change.table].update(dict(change.values))
+    return [TableChange(table, deleted=rows[table], values=tuple(values[table].items())) for table in sorted(rows)]
+
+
+def _lines(step: Rehearsed) -> Iterator[str]:
+    done = step.done
+    verb = "" if done.direction == "up" else " (rollback)"
+    yield shown([f"{done.filename}{verb}"])
+    work = f"{amount(done.statements, 'statement')}, {milliseconds(done.duration_ms)}"
+    yield _line("ran", f"{work}; other writers wait for up to {milliseconds(done.blocked_ms)}")
+    yield from _block("schema", differences_text(step.schema).splitlines() if step.schema else ["no change"])
+    yield from _block("rows", [_change_text(change) for change in step.rows] or ["no change"])
+    yield from _block("destroys", [f"{effect_text(effect)} (line {line})" for effect, line in step.destroyed])
+    yield _line("checks", _checks(step))
+    if done.direction == "up":
+        yield from _block("way back", _way_back(step.way_back))
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<9} {text}"
+
+
+def _block(label: str, lines: Sequence[str]) -> Iterator[str]:
+    for at, line in enumerate(lines):
+        yield _line("" if at else label, shown([line]))
+
+
+def _checks(step: Rehearsed) -> str:
+    integrity = f"integrity: {'; '.join(step.problems)}" if step.problems else "integrity ok"
+    return shown([f"{integrity}, {f'foreign keys: {step.orphans}' if step.orphans else 'foreign keys ok'}"])
+
+
+def _change_text(change: TableChange) -> str:
+    counts = [
+        f"{count:,} {word}"
+        for count, word in ((change.inserted, "inserted"), (change.updated, "updated"), (change.deleted, "deleted"))
+        if count
+    ]
+    values = [f"{amount(count, 'value')} of {column}" for column, count in change.values]
+    columns = f"changed or lost: {', '.join(values)}" if values else ""
+    return f"{change.table}: {', '.join([*counts, *([columns] if columns else [])])}"
+
+
+def _way_back(way_back: WayBack | None) -> list[str]:
+    if way_back is None:
+        return ["none: there is no down section"]
+    if way_back.failure:
+        return [f"the down section fails: {way_back.failure}"]
+    if way_back.is_complete:
+        return ["the down section brings schema and rows back"]
+    lines = ["the down section does not bring everything back:"]
+    lines += differences_text(way_back.schema, "  ").splitlines() if way_back.schema else []
+    for change in way_back.rows:
+        lines += [f"  {line}" for line in _losses(change, "would not come back")]
+        if change.inserted:
+            lines.append(f"  {amount(change.inserted, 'row')} of {change.table} would stay")
+    return lines
+
+
+def _losses(change: TableChange, fate: str) -> Iterator[str]:
+    if change.deleted:
+        yield f"{amount(change.deleted, 'row')} of {change.table} {fate}"
+    for column, count in change.values:
+        yield f"{amount(count, 'value')} of {change.table}.{column} {fate}"
+
+
+def effect_text(effect: Effect) -> str:
+    """What a statement destroys, in words."""
+    name = f"{effect.name}.{effect.column}" if effect.column else effect.name
+    via = f" through {effect.via}" if effect.via else ""
+    match effect.kind:
+        case "delete":
+            return f"deletes {'every row' if effect.everywhere else 'rows'} of {name}{via}"
+        case "update":
+            return f"overwrites {name}{' in every row' if effect.everywhere else ''}{via}"
+        case "replace":
+            return f"replaces rows of {name}{via}"
+        case "rewrite":
+            return "rewrites the whole file"
+        case "unknown":
+            return "does what cannot be known beforehand"
+        case _:
+            return f"{effect.kind.replace('drop', 'drops')} {name}"
+
+
+def _step_json(step: Rehearsed) -> dict[str, Any]:
+    return {
+        **done_json(step.done),
+        "state": "rehearsed",
+        "direction": step.done.direction,
+        "rows": [_change_json(change) for change in step.rows],
+        "schema": _schema_json(step.schema),
+        "destroys": [{**effect._asdict(), "line": line} for effect, line in step.destroyed],
+        "foreign_keys": step.orphans or None,
+        "integrity": list(step.problems),
+        "way_back": _way_back_json(step),
+    }
+
+
+def _way_back_json(step: Rehearsed) -> dict[str, Any] | None:
+    way_back = step.way_back
+    if way_back is None:
+        return None
+    return {
+        "complete": way_back.is_complete,
+        "failure": way_back.failure,
+        "schema": _schema_json(way_back.schema),
+        "rows": [_change_json(change) for change in way_back.rows],
+    }
+
+
+def _schema_json(schema: Sequence[Difference]) -> list[dict[str, Any]]:
+    return [difference_json(difference) for difference in schema]
+
+
+def _change_json(change: TableChange) -> dict[str, Any]:
+    return {**change._asdict(), "values": dict(change.values)}
+
+
+def _sql(step: Rehearsed) -> str:
+    return "\n".join(statement.text for statement in step.step.script.statements())

@@ -1,0 +1,365 @@
+"""Backups: copies of a database that were checked, in files that are named by database, version, time and kind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, get_args
+
+from financial_agent.migrator import ledger, plan, session
+from financial_agent.migrator.control import Control
+from financial_agent.migrator.databases import (
+    Database,
+    Patience,
+    StatementError,
+    Stopped,
+    connect,
+    copy,
+    exists,
+    file_of,
+)
+from financial_agent.migrator.errors import (
+    BackupFailed,
+    BackupUnusable,
+    DatabaseLocked,
+    Interrupted,
+    LedgerUnusable,
+    MigratorError,
+    NoSpace,
+)
+from financial_agent.migrator.events import Copying, Warned
+
+Kind = Literal["manual", "migrate", "rollback", "restore"]
+AUTOMATIC: tuple[Kind, ...] = ("migrate", "rollback")
+
+_NAME = re.compile(
+    r"(?P<stem>.+)-(?P<version>[0-9]+|none)-(?P<time>[0-9]{8}T[0-9]{6}\.[0-9]{3}Z)"
+    rf"-(?P<kind>{'|'.join(get_args(Kind))})\.db",
+    re.DOTALL,
+)
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+_DRAFTS = ".financial_agent-partial-"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When a run makes a backup, in which folder, and how many of those that runs made are kept."""
+
+    when: Literal["destructive", "always", "never"]
+    folder: Path
+    keep: int
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup, as its name and the file beside it tell."""
+
+    path: Path
+    version: str | None
+    """The digits of the newest migration that was applied."""
+    made_at: datetime
+    """UTC."""
+    kind: Kind
+    size: int
+    """Bytes."""
+    checked: bool
+    """It was found sound when it was made, and its SHA-256 is kept."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a copy was found to be. `flaw` is what makes it no sound database with a ledger that can be read."""
+
+    newest: str | None = None
+    """The newest migration that was applied."""
+    flaw: str | None = None
+
+    @property
+    def version(self) -> str | None:
+        digits = re.match("[0-9]+", self.newest or "")
+        return digits[0] if digits else None
+
+
+def make(database: str, policy: Policy, kind: Kind, control: Control) -> Backup:
+    """Make a backup in the policy's folder; then remove the oldest of those that runs made.
+
+    Raises BackupFailed, NoSpace, DatabaseLocked and Interrupted; then there is no new backup.
+    """
+    with _explained(database, policy.folder, control):
+        make_folder(policy.folder, file_of(database))
+        backup = _make(database, policy.folder, None, kind, control)
+    if kind in AUTOMATIC:
+        _prune(database, policy, control)
+    return backup
+
+
+def make_at(database: str, path: Path, control: Control) -> Backup:
+    """Make a backup as a new file of that name, or in that folder. Raises what `make` raises."""
+    folder = path if path.is_dir() else path.parent
+    with _explained(database, folder, control):
+        return _make(database, folder, None if path.is_dir() else path.name, "manual", control)
+
+
+def listed(database: str, folder: Path) -> list[Backup]:
+    """A database's backups in a folder, the newest first. Raises BackupUnusable when the folder cannot be read."""
+    try:
+        found = [backup for path in folder.iterdir() if (backup := _parsed(path, file_of(database).stem))]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        fix = f"ls -ld {shlex.quote(str(folder))}"
+        raise BackupUnusable(backup=folder, why=error.strerror, fix=fix) from error
+    return sorted(found, key=lambda backup: (backup.made_at, backup.name), reverse=True)
+
+
+def verify(path: Path, patience: Patience) -> None:
+    """Hold a backup against the SHA-256 that is kept beside it, if there is one. Raises BackupUnusable, Stopped."""
+    fix = "Choose another one: flask db backups"
+    try:
+        recorded = _sum_of(path).read_text(encoding="utf-8").split()
+        if recorded[:1] != [_sha256(path, patience)]:
+            raise BackupUnusable(backup=path, why="its SHA-256 is not the one that was kept when it was made", fix=fix)
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise BackupUnusable(backup=path, why=f"it cannot be held against its SHA-256: {error}", fix=fix) from error
+
+
+def look_into(path: Path, patience: Patience) -> Contents:
+    """Check a copy that nobody else uses. Raises Stopped."""
+    try:
+        with closing(connect(str(path), readonly=True, patience=patience)) as db:
+            db.query("PRAGMA ignore_check_constraints = ON")  # rows that break a rule are no damage
+            if (found := db.query("PRAGMA quick_check(1)")) != [("ok",)]:
+                return Contents(flaw=f"the check of its pages says: {found[0][0]}")
+            return Contents(newest(db))
+    except LedgerUnusable as error:
+        return Contents(flaw=error.message)
+    except (MigratorError, StatementError) as error:
+        return Contents(flaw=str(error))
+
+
+def newest(db: Database) -> str | None:
+    """The newest migration that is applied. Raises LedgerUnusable."""
+    return max((entry.filename for entry in ledger.entries(db)), key=plan.version_of, default=None)
+
+
+# Making one: in a folder of its own first, in which nobody looks for backups.
+
+
+def _make(database: str, folder: Path, name: str | None, kind: Kind, control: Control) -> Backup:
+    if name and (folder / name).exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder / name)
+    patience = control.patience()
+    with draft_folder(folder) as drafts:
+        draft = drafts / "backup.db"
+        copy(
+            database,
+            draft,
+            patience,
+            lambda done, total: control.report(Copying("backing up", done, total)),
+            mode=0o777,
+        )
+        contents = look_into(draft, patience)
+        if contents.flaw:
+            fix = f"Look at it with: sqlite3 {shlex.quote(str(file_of(database)))} 'PRAGMA integrity_check'"
+            raise BackupFailed(folder=folder, why=f"the copy is not sound: {contents.flaw}", fix=fix)
+        return publish(draft, file_of(database).stem, folder, kind, contents, patience, name=name)
+
+
+def publish(
+    draft: Path, stem: str, folder: Path, kind: Kind, contents: Contents, patience: Patience, *, name: str | None = None
+) -> Backup:
+    """Give a draft its name as a backup, durably. Only what is sound counts as checked. Raises OSError and Stopped."""
+    checksum = None if contents.flaw else _sha256(draft, patience)
+    sync(draft)
+    with locked(folder):
+        time = now()
+        path = folder / name if name else unused_path(folder, stem, contents.version, kind, time)
+        if checksum:  # first, so that none seems to be unchecked for a moment
+            _sum_of(path).write_text(f"{checksum}  {path.name}\n", encoding="utf-8")
+            _give_to_owner_of(draft, _sum_of(path))
+            sync(_sum_of(path))
+        draft.rename(path)
+        sync(folder)
+    return Backup(path, contents.version, time, kind, path.stat().st_size, bool(checksum))
+
+
+def make_folder(folder: Path, database: Path) -> None:
+    """Make the folder of the backups, for the owner of the database alone. Raises OSError."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    _give_to_owner_of(database if database.exists() else folder.parent, folder)
+    sync(folder.parent)
+
+
+def _give_to_owner_of(other: Path, path: Path) -> None:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        with suppress(OSError):  # root need not have the right in a container
+            os.chown(path, other.stat().st_uid, other.stat().st_gid)
+
+
+@contextmanager
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """A folder in a folder, for what nobody else shall find before it is complete; gone at the end.
+
+    A lock on it dies with its process, and the next one removes what a dead process left. Raises OSError.
+    """
+    with locked(folder):
+        _sweep(folder)
+        drafts = Path(tempfile.mkdtemp(prefix=_DRAFTS, dir=folder))
+        lock = os.open(drafts, os.O_RDONLY)
+        _lock(lock, wait=True)
+    try:
+        yield drafts
+    finally:
+        shutil.rmtree(drafts, ignore_errors=True)
+        os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what dead processes left."""
+    for left in folder.glob(f"{_DRAFTS}*"):
+        with suppress(OSError), _opened(left) as lock:
+            if _lock(lock, wait=False):
+                shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob("*.db.sha256"):
+        if _NAME.fullmatch(left.stem) and not left.with_suffix("").exists():
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only one who makes, names or removes something in a folder: for a moment only."""
+    with _opened(folder) as descriptor:
+        _lock(descriptor, wait=True)
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open folder. Where that cannot be done, nothing counts as locked, and nothing as left by the dead."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _prune(database: str, policy: Policy, control: Control) -> None:
+    """Remove the oldest of those that runs made. What a person asked for, or a restore replaced, stays."""
+    automatic = [backup for backup in listed(database, policy.folder) if backup.kind in AUTOMATIC]
+    for backup in automatic[policy.keep :]:
+        try:
+            backup.path.unlink(missing_ok=True)
+            _sum_of(backup.path).unlink(missing_ok=True)
+        except OSError as error:
+            control.report(Warned(backup.name, f"this old backup could not be removed: {error.strerror}"))
+
+
+@contextmanager
+def _explained(database: str, folder: Path, control: Control) -> Iterator[None]:
+    """Let every failure say that there is no backup."""
+    try:
+        with session.explained(database, control):
+            if not exists(database):
+                raise BackupFailed(folder=folder, why=f"{file_of(database)} is not there", fix="flask db status")
+            yield
+    except (BackupFailed, DatabaseLocked, Interrupted):
+        raise
+    except NoSpace as error:  # the folder that it names is gone again
+        raise NoSpace(**{**error.fields, "folder": folder}) from error
+    except MigratorError as error:
+        raise BackupFailed(folder=folder, why=error.message, fix=error.hint) from error
+    except OSError as error:
+        fix = f"ls -ld {shlex.quote(str(folder))}; df -h {shlex.quote(str(folder))}"
+        raise BackupFailed(folder=folder, why=f"{error.filename or folder}: {error.strerror}", fix=fix) from error
+
+
+# Names and sums.
+
+
+def now() -> datetime:
+    """UTC, as far as a name tells."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def unused_path(folder: Path, stem: str, version: str | None, kind: Kind, time: datetime) -> Path:
+    """The name of a backup; later by milliseconds when there is one of that time."""
+    text = f"{time:%Y%m%dT%H%M%S}.{time.microsecond // 1000:03}Z"
+    path = folder / f"{stem}-{version or 'none'}-{text}-{kind}.db"
+    return unused_path(folder, stem, version, kind, time + timedelta(milliseconds=1)) if path.exists() else path
+
+
+def made_at(path: Path) -> datetime | None:
+    """When a backup was made, as far as its name tells; UTC."""
+    parts = _NAME.fullmatch(path.name)
+    try:
+        return datetime.strptime(parts["time"], _TIME).replace(tzinfo=UTC) if parts else None
+    except ValueError:
+        return None
+
+
+def _parsed(path: Path, stem: str) -> Backup | None:
+    """What a file's name tells; None when it is no backup of this database."""
+    parts, time = _NAME.fullmatch(path.name), made_at(path)
+    if not parts or not time or parts["stem"] != stem:
+        return None
+    try:
+        size = path.stat().st_size
+    except OSError:  # removed meanwhile, or a link to nothing
+        return None
+    if not path.is_file():
+        return None
+    version = None if parts["version"] == "none" else parts["version"]
+    kind = next(kind for kind in get_args(Kind) if kind == parts["kind"])
+    return Backup(path, version, time, kind, size, _sum_of(path).exists())
+
+
+def _sum_of(path: Path) -> Path:
+    """The file that keeps a backup's SHA-256, as `sha256sum --check` reads it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sha256(path: Path, patience: Patience) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            if patience.stop(""):
+                raise Stopped
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's names, survive a power loss."""
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)

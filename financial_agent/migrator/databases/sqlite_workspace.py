@@ -1,0 +1,128 @@
+"""A private folder for copies of a database, which is gone when the work ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from financial_agent.migrator.databases import OutOfSpace, Patience
+from financial_agent.migrator.databases.sqlite import SqliteDatabase, exists
+from financial_agent.migrator.databases.sqlite_copy import Progress, copy, explained
+
+_INFIX = "-rehearsal-"
+_CHUNK = 1 << 30  # bytes
+# Waits for the end of its parent, and removes the folder: nobody else could after kill -9.
+_REMOVER = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+
+
+class Workspace:
+    """Copies of one database. Nobody else knows of them, so that each can be copied again as a file."""
+
+    def __init__(self, database: Path, folder: Path, patience: Patience) -> None:
+        self._database = database
+        self._folder = folder
+        self._patience = patience
+        self._count = 0
+
+    def original(self, progress: Progress) -> str:
+        """A consistent copy of the database as it is now, or an empty one when there is none."""
+        target = self._new_path()
+        if exists(self._database):
+            copy(self._database, target, 0o600, self._patience, progress)
+        else:
+            SqliteDatabase(target, patience=self._patience).close()
+        return str(target)
+
+    def clone(self, database: str) -> str:
+        """A copy of a copy that no connection is open to; shares its blocks where the file system can."""
+        source, target = Path(database), self._new_path()
+        with explained(target, source.stat().st_size):
+            try:
+                _clone(source, target)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
+        return str(target)
+
+    def remove(self, database: str) -> None:
+        """Give a copy's space back."""
+        shutil.rmtree(Path(database).parent, ignore_errors=True)
+
+    def _new_path(self) -> Path:
+        """A name in a folder of its own, so that messages have the database's own name."""
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        return folder / self._database.name
+
+
+@contextmanager
+def workspace(database: Path, patience: Patience) -> Iterator[Workspace]:
+    """See `databases.workspace`."""
+    parent = database.resolve().parent
+    if not os.access(parent, os.W_OK):
+        parent = Path(tempfile.gettempdir())
+    _sweep(parent, database.name)
+    with explained(parent, 0):
+        folder = Path(tempfile.mkdtemp(prefix=f"{database.name}{_INFIX}", dir=parent))
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    remover = _start_remover(folder)
+    try:
+        yield Workspace(database, folder, patience)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+        if remover:
+            remover.communicate()
+
+
+def _clone(source: Path, target: Path) -> None:
+    size = source.stat().st_size
+    with open(source, "rb", buffering=0) as original, open(target, "xb", buffering=0) as clone:
+        try:
+            while os.copy_file_range(original.fileno(), clone.fileno(), _CHUNK):
+                pass
+        except (AttributeError, OSError):  # not on this system, or not on this file system
+            if shutil.disk_usage(target.parent).free < size:
+                raise OutOfSpace("disk full") from None
+            original.seek(0)
+            clone.truncate(0)
+            clone.seek(0)
+            shutil.copyfileobj(original, clone)
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Remove what rehearsals left that died together with their remover, as in a power cut."""
+    for folder in parent.iterdir():
+        if folder.name.startswith(f"{name}{_INFIX}"):
+            with suppress(OSError), closing(_Locked(folder)):  # it cannot be locked while its owner lives
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Locked:
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _start_remover(folder: Path) -> subprocess.Popen[bytes] | None:
+    with suppress(OSError, TypeError):  # a server that embeds Python need not have an executable
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _REMOVER, folder], stdin=subprocess.PIPE, start_new_session=True
+        )
+    return None

@@ -1,0 +1,104 @@
+"""What migrations destroy or overwrite, known before it happens: for backups, refusals and rehearsals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
+
+from financial_agent.migrator.databases import Database, Effect, Effects, Patience, StatementError, Stopped, scratch
+from financial_agent.migrator.execution import refuse_cascade
+from financial_agent.migrator.lexer import Statement
+from financial_agent.migrator.plan import Step
+from financial_agent.migrator.schema import tokens
+
+_DEFINING = {"CREATE", "ALTER", "DROP"}
+# They destroy nothing, or what they do is not SQLite's to tell.
+_HARMLESS = {"CREATE", "SELECT", "VALUES", "EXPLAIN", "PRAGMA", "ANALYZE", "REINDEX", "ATTACH", "DETACH"}
+_HARMLESS |= {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"}
+
+
+def effects_of(db: Database, statement: Statement) -> Effects:
+    """What a statement would do to the database as it is now."""
+    if statement.keyword == "VACUUM":
+        return Effects((Effect("rewrite"),))
+    if statement.keyword in _HARMLESS - {"CREATE"}:
+        return Effects()
+    found = db.effects(statement.text)
+    destroyed = list(found.destroyed)
+    if not destroyed and _says_replace(statement):
+        # Where SQLite was built without its pre-update hook, the program of a plain table's REPLACE shows no deletion.
+        destroyed = [Effect("replace", name) for name in sorted(found.written)]
+    if not _has_where(statement):
+        destroyed = [
+            each._replace(everywhere=True) if each.kind in ("delete", "update") and not each.via else each
+            for each in destroyed
+        ]
+    return found._replace(destroyed=tuple(destroyed))
+
+
+def foresee(database: str | None, steps: Sequence[Step], patience: Patience) -> list[Effect]:
+    """What the steps would destroy of what is in a database, or, for None, of a new one, in the order in which they
+    would; found by trying the definitions on the schema alone. What the steps make themselves does not count.
+
+    Raises CascadeRefused for a DROP TABLE that would reach other tables' rows. Nobody else may run migrations now.
+    """
+    if all(step.script.keywords <= _HARMLESS for step in steps):
+        return []
+    found: list[Effect] = []
+    with closing(scratch(database, patience)) as db:
+        try:
+            for effect in _tried(db, steps):
+                found.append(effect)  # what was found before an error counts
+        except (StatementError, Stopped):
+            # It does not work here, or takes long: that is for the real run to tell, which has the rows, too.
+            found.append(Effect("unknown"))
+    return list(dict.fromkeys(found))
+
+
+def _tried(db: Database, steps: Sequence[Step]) -> Iterator[Effect]:
+    made: set[str] = set()
+    for step in steps:
+        if step.script.leaves_settings or not step.script.transaction:
+            yield Effect("unknown")  # its PRAGMAs may change what the statements mean
+            return
+        db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
+        can_insert_destroy = _can_insert_destroy(db)
+        for statement in step.script.statements():
+            if statement.keyword == "INSERT" and not can_insert_destroy and not _says_conflict(statement):
+                continue  # a file may hold millions of them
+            if statement.keyword == "DROP":
+                refuse_cascade(db, step, statement)
+            effects = effects_of(db, statement)
+            if effects.created:  # also by a CREATE TABLE IF NOT EXISTS that makes nothing
+                made |= effects.created - set(db.tables())
+            yield from (effect for effect in effects.destroyed if effect.name not in made)
+            if statement.keyword in _DEFINING:
+                db.execute(statement.text)
+                can_insert_destroy = _can_insert_destroy(db)
+
+
+def _can_insert_destroy(db: Database) -> bool:
+    """Whether a plain INSERT may do more than add: a trigger may change rows, a constraint may replace some."""
+    return any(each.type == "trigger" or "conflict" in each.sql.lower() for each in db.objects())
+
+
+def _says_conflict(statement: Statement) -> bool:
+    text = statement.text.lower()
+    return "conflict" in text or ("replace" in text and _says_replace(statement))
+
+
+def _says_replace(statement: Statement) -> bool:
+    """Whether REPLACE stands in a statement, other than as the function of that name."""
+    words = [word.lower() for word in tokens(statement.text)]
+    return any(word == "replace" and after != "(" for word, after in pairwise([*words, ""]))
+
+
+def _has_where(statement: Statement) -> bool:
+    """Whether a WHERE stands in the statement itself, outside of parentheses."""
+    depth = 0
+    for word in tokens(statement.text):
+        depth += (word == "(") - (word == ")")
+        if depth == 0 and word.upper() == "WHERE":
+            return True
+    return False

@@ -1,0 +1,216 @@
+"""A dry run that is one: the steps run on a copy of the database, with the code of the real run, and what they did to
+it is measured. The database itself is only read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from financial_agent.migrator import adoption, ledger, rollback, runner, schema, session
+from financial_agent.migrator.control import Control
+from financial_agent.migrator.databases import (
+    Database,
+    Effect,
+    TableChange,
+    Workspace,
+    compare,
+    connect,
+    display_name,
+    workspace,
+)
+from financial_agent.migrator.effects import effects_of, foresee
+from financial_agent.migrator.errors import Interrupted, MigratorError
+from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
+from financial_agent.migrator.execution import summary
+from financial_agent.migrator.lexer import Statement
+from financial_agent.migrator.plan import Step
+from financial_agent.migrator.schema import Difference
+
+_STATE = "This was a rehearsal on a copy; the database was not touched"
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """What the down section made of the copy, compared with what was there before the migration."""
+
+    failure: str | None
+    schema: tuple[Difference, ...] = ()
+    rows: tuple[TableChange, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        return not (self.failure or self.schema or self.rows)
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What one script did to the copy."""
+
+    step: Step
+    done: Done
+    destroyed: tuple[tuple[Effect, int], ...]
+    """Each with the line of its first statement."""
+    rows: tuple[TableChange, ...]
+    schema: tuple[Difference, ...]
+    orphans: str
+    """The rows that lost their parent, by table; empty when there is none."""
+    problems: tuple[str, ...]
+    """What SQLite's check of the file finds."""
+    way_back: WayBack | None
+    """None for a rollback, and for a migration without a down section."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The rehearsal of a run, up to the step that failed. `size` is in bytes."""
+
+    database: str
+    size: int
+    copy_ms: int
+    is_destructive: bool
+    """A backup would be made first, where the policy is to make one before what is destructive."""
+    steps: list[Rehearsed] = field(default_factory=list)
+    failure: MigratorError | None = None
+
+
+def migrate(
+    database: str,
+    directory: Path,
+    *,
+    target: str | None = None,
+    out_of_order: bool = False,
+    control: Control | None = None,
+) -> Rehearsal:
+    """Rehearse what `runner.migrate` would do. Raises what that would raise before it runs the first migration."""
+    control = control or Control()
+    files, entries = session.look(database, directory, control)
+    runner.warn_of_edited(files, entries, control)
+
+    def planned(db: Database) -> list[Step]:
+        adoption.recover(db, files, replace(control, report=_as_warnings(control.report)), None)
+        return runner.plan_up(files, ledger.entries(db), target, out_of_order)
+
+    return _rehearse(database, planned, control)
+
+
+def roll_back(
+    database: str, directory: Path, *, steps: int = 1, to: str | None = None, control: Control | None = None
+) -> Rehearsal:
+    """Rehearse what `rollback.rollback` would do. Raises what that would raise before it runs the first script."""
+    control = control or Control()
+    files, _ = session.look(database, directory, control)
+    return _rehearse(database, lambda db: rollback.plan_down(db, files, steps, to, control), control)
+
+
+def _rehearse(database: str, planned: Callable[[Database], list[Step]], control: Control) -> Rehearsal:
+    patience = control.patience()
+    with session.explained(database, control, "during the rehearsal"), workspace(database, patience) as copies:
+        clock = time.perf_counter()
+        before = copies.original(lambda done, total: control.report(Copying(f"Copying {database}", done, total)))
+        copy_ms = round((time.perf_counter() - clock) * 1000)
+        size = Path(before).stat().st_size
+        with closing(connect(before, patience=patience)) as db:
+            steps = planned(db)
+        is_destructive = bool(foresee(before, steps, patience))
+        rehearsal = Rehearsal(display_name(database), size, copy_ms, is_destructive)
+        return _with_steps(rehearsal, _Stage(copies, control), before, steps)
+
+
+def _with_steps(rehearsal: Rehearsal, stage: _Stage, before: str, steps: Sequence[Step]) -> Rehearsal:
+    rehearsed: list[Rehearsed] = []
+    try:
+        for step in steps:
+            result, after = stage.perform(step, before, is_last=step is steps[-1])
+            rehearsed.append(result)
+            before = after
+    except MigratorError as error:
+        error.state = _STATE
+        return replace(rehearsal, steps=rehearsed, failure=error)
+    return replace(rehearsal, steps=rehearsed)
+
+
+class _Stage:
+    """Where steps are performed, each on a copy of its own."""
+
+    def __init__(self, copies: Workspace, control: Control) -> None:
+        self._copies = copies
+        self._control = replace(control, report=_without_results(control.report))
+        self._patience = control.patience()
+
+    def perform(self, step: Step, before: str, *, is_last: bool) -> tuple[Rehearsed, str]:
+        """Run a step on a copy of a copy, and its down section behind it. Returns what became of it, and a copy as
+        the step left it, unless it is the last one."""
+        work = self._copies.clone(before)
+        notes = _Notes()
+        with closing(connect(work, patience=self._patience)) as db:
+            old, had = schema.read(db), db.orphans()
+            (done,) = runner.execute(db, [step], self._control, None, notes.of(db))
+            new, orphans = schema.read(db), db.orphans() - had
+            problems = tuple(text for (text,) in db.query("PRAGMA quick_check(5)") if text != "ok")
+        destroyed = tuple(notes.destroyed.items())
+        rows = compare(before, work, notes.written, self._patience)
+        after = "" if is_last else self._copies.clone(work)
+        way_back = self._return(step, before, work, old, notes)
+        self._copies.remove(before)
+        self._copies.remove(work)
+        return Rehearsed(
+            step=step,
+            done=done,
+            destroyed=destroyed,
+            rows=tuple(rows),
+            schema=tuple(schema.differences(old, new)),
+            orphans=summary(orphans),
+            problems=problems,
+            way_back=way_back,
+        ), after
+
+    def _return(self, step: Step, before: str, work: str, old: schema.Schema, notes: _Notes) -> WayBack | None:
+        """Undo a migration on its copy, and see whether that is as it was before."""
+        if not (step.migration and step.migration.down):
+            return None
+        back = Step(step.filename, step.migration.down)
+        with closing(connect(work, patience=self._patience)) as db:
+            try:
+                runner.execute(db, [back], self._control, None, notes.of(db))
+            except Interrupted:
+                raise
+            except MigratorError as error:
+                return WayBack(f"{error.code} {error.message}")
+            now = schema.read(db)
+        rows = compare(before, work, notes.written, self._patience)
+        return WayBack(None, tuple(schema.differences(old, now)), tuple(rows))
+
+
+class _Notes:
+    """What the statements of a step said that they would do."""
+
+    def __init__(self) -> None:
+        self.destroyed: dict[Effect, int] = {}
+        self.written: set[str] | None = set()
+        """The tables that may have changed, in lower case; None for all."""
+
+    def of(self, db: Database) -> Callable[[Statement], None]:
+        def note(statement: Statement) -> None:
+            effects = effects_of(db, statement)
+            for effect in effects.destroyed:
+                self.destroyed.setdefault(effect, statement.line)
+                if effect.kind == "unknown":
+                    self.written = None
+            if self.written is not None:
+                self.written |= {name.lower() for name in effects.written | effects.created}
+
+        return note
+
+
+def _as_warnings(report: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Nothing was recovered but on the copy."""
+    message = "the ledger is lost; as its schema is there, it will be recorded, and not run"
+    return lambda event: report(Warned(event.filename, message) if isinstance(event, Recovered) else event)
+
+
+def _without_results(report: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Nothing was applied: only what goes on is reported."""
+    return lambda event: None if isinstance(event, Done) else report(event)
