@@ -19,18 +19,28 @@ from financial_agent.migrator import repair as repairs
 @wait_option
 @click.pass_context
 def baseline(ctx: click.Context, /, target: str | None, wait: float, **options: Any) -> None:
-    """Record every migration up to TARGET as applied, without running it: for a database made by other means."""
+    """Record every migration up to TARGET as applied, without running it: for a database made by other means.
+
+    With 0, record that none has run.
+    """
     settings = read_settings(ctx, **options)
     with controlled(ctx, wait) as control:
         names = repairs.baseline(settings.database, settings.directory, target, control)
-    _emit_recorded(ctx, [f"Recorded {name} as applied" for name in names], names)
+    lines = [f"Recorded {name} as applied" for name in names]
+    _emit_recorded(ctx, lines or ["Recorded that no migration is applied"], names)
+
+
+def _said(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("say why, in a few words")
+    return value
 
 
 @click.command()
 @click.argument("target")
 @options
 @wait_option
-@option("--reason", required=True, help="Why; it is kept in the history.")
+@option("--reason", required=True, callback=_said, help="Why; it is kept in the history.")
 @click.pass_context
 def repair(ctx: click.Context, /, target: str, reason: str, wait: float, **options: Any) -> None:
     """Accept the file of an applied migration as it is now, without running it."""

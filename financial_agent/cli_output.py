@@ -40,7 +40,7 @@ class DatabaseGroup(AppGroup):
             error.hint = cli_render.hint_for(error.hint, ctx.meta.get("db.options", {}))
             if ctx.meta["db.json"]:
                 done = [cli_render.done_json(each) for each in error.done]
-                emit_json(ctx, error.exit_code, done, [*notes(ctx), cli_render.error_json(error)])
+                emit_json(ctx, error.exit_code, done, [*notes(ctx), *cli_render.error_diagnostics(error)])
             else:
                 _say_error(cli_render.error_text(error))
             ctx.exit(error.exit_code)

@@ -9,8 +9,19 @@ from typing import Any
 
 import click
 
-from financial_agent.cli_render import backed_up_text, done_text
-from financial_agent.migrator.events import BackedUp, Copying, Done, Event, Started, Ticked, Waiting, Warned, Working
+from financial_agent.cli_render import backed_up_text, done_text, recovered_text
+from financial_agent.migrator.events import (
+    BackedUp,
+    Copying,
+    Done,
+    Event,
+    Recovered,
+    Started,
+    Ticked,
+    Waiting,
+    Warned,
+    Working,
+)
 
 _PATIENCE = 1.0  # seconds before a bar, or a word about waiting, appears
 _REDRAW = 0.1
@@ -21,6 +32,7 @@ class Printer:
 
     def __init__(self, *, quiet: bool) -> None:
         self.warnings: list[Warned] = []
+        self.recovered: list[Recovered] = []
         self._quiet = quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed
         self._bar: Any = None
@@ -67,6 +79,9 @@ class Printer:
                 self._line(backed_up_text(event), err=False)
             case Done():
                 self._line(done_text(event), err=False)
+            case Recovered():
+                self.recovered.append(event)
+                self._line(recovered_text(event), err=False)
 
     def _begin(self, label: str, total: int, *, in_bytes: bool = False) -> None:
         self._clear()

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from financial_agent.migrator.errors import MigratorError
-from financial_agent.migrator.events import BackedUp, Done
+from financial_agent.migrator.events import BackedUp, Done, Recovered
 from financial_agent.migrator.plan import Item
 from financial_agent.migrator.runner import Outcome, Status
+from financial_agent.migrator.schema import Difference
 
 SCHEMA = "financial-agent.db/1"
 _WIDTH = 100  # characters of a line of SQL that an error shows
+_LONGEST = 20  # lines of differences that an error shows
+_SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 
 
 def error_text(error: MigratorError) -> str:
@@ -26,10 +29,22 @@ def error_text(error: MigratorError) -> str:
     if error.location:
         lines.append(f"  at {error.location}")
         lines += _excerpt(error.location.excerpt, error.location.column)
+    lines += _beginning(differences_text(error.fields.get("differences", ()), "    ").splitlines())
     if error.state:
         lines.append(f"State: {error.state}.")
     lines += [f"Next:  {line}" if at == 0 else f"       {line}" for at, line in enumerate(error.hint.splitlines())]
     return shown(lines)
+
+
+def differences_text(differences: Sequence[Difference], indent: str = "") -> str:
+    """A readable diff: an object a line, and below a changed one what became of it."""
+    lines = []
+    for each in differences:
+        owner = f" on {each.table}" if each.type in ("index", "trigger") else ""
+        lines.append(f"{_SIGNS[each.change]} {each.type} {each.name}{owner}")
+        # The first two lines of a unified diff name files, of which there are none.
+        lines += [f"    {line}" for line in (*each.columns, *each.diff[2:])]
+    return shown([indent + line for line in lines])
 
 
 def hint_for(hint: str, options: Mapping[str, str | None]) -> str:
@@ -41,6 +56,11 @@ def hint_for(hint: str, options: Mapping[str, str | None]) -> str:
 def shown(lines: Sequence[str]) -> str:
     """Lines as one text that a terminal can be given."""
     return "\n".join(map(_printable, lines))
+
+
+def _beginning(lines: list[str]) -> list[str]:
+    more = len(lines) - _LONGEST
+    return [*lines[:_LONGEST], f"    … and {amount(more, 'line')} more"] if more > 1 else lines
 
 
 def _printable(line: str) -> str:
@@ -109,6 +129,10 @@ def done_text(done: Done) -> str:
 
 def backed_up_text(backup: BackedUp) -> str:
     return _printable(f"Backed up as {backup.path} ({backup.size / 1e6:.1f} MB)")
+
+
+def recovered_text(event: Recovered) -> str:
+    return f"Recovered {event.filename}: its schema is there; it was recorded, not run"
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -183,6 +207,12 @@ def error_json(error: MigratorError) -> dict[str, Any]:
         "state": error.state or None,
         "hint": error.hint or None,
     }
+
+
+def error_diagnostics(error: MigratorError) -> list[dict[str, Any]]:
+    """The error, and behind it the objects that it says differ."""
+    differences = differences_text(error.fields.get("differences", ()))
+    return [error_json(error), *([note_json("info", differences)] if differences else [])]
 
 
 def note_json(severity: str, message: str, filename: str | None = None) -> dict[str, Any]:

@@ -8,24 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from financial_agent.cli_render import amount, milliseconds, note_json, shown, table
+from financial_agent.cli_render import amount, differences_text, milliseconds, note_json, shown, table
 from financial_agent.migrator.history import Line
 from financial_agent.migrator.schema import Difference
 from financial_agent.migrator.verify import Report
 
-_SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 _COMMIT = 10  # characters of a commit's name that a table shows
-
-
-def differences_text(differences: Sequence[Difference], indent: str = "") -> str:
-    """A readable diff: an object a line, and below a changed one what became of it."""
-    lines = []
-    for each in differences:
-        owner = f" on {each.table}" if each.type in ("index", "trigger") else ""
-        lines.append(f"{_SIGNS[each.change]} {each.type} {each.name}{owner}")
-        # The first two lines of a unified diff name files, of which there are none.
-        lines += [f"    {line}" for line in (*each.columns, *each.diff[2:])]
-    return shown([indent + line for line in lines])
 
 
 def difference_json(difference: Difference) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from financial_agent.cli_render import amount, done_json, milliseconds, shown
-from financial_agent.cli_render_inspect import difference_json, differences_text
+from financial_agent.cli_render import amount, differences_text, done_json, milliseconds, shown
+from financial_agent.cli_render_inspect import difference_json
 from financial_agent.migrator.databases import Effect, TableChange
 from financial_agent.migrator.rehearsal import Rehearsal, Rehearsed, WayBack
 from financial_agent.migrator.schema import Difference

@@ -110,6 +110,10 @@ def controlled(ctx: click.Context, wait: float) -> Iterator[Control]:
     """The control of a run: signals stop it, the printer shows its events, and the answer will hold its warnings."""
     with stop_on_signals() as stop, Printer(quiet=ctx.meta["db.json"]) as printer:
         yield Control(wait=wait, stop=stop, report=printer.report)
+    for event in printer.recovered:
+        ctx.meta.setdefault("db.notes", []).append(
+            cli_render.note_json("info", cli_render.recovered_text(event), event.filename)
+        )
     for warning in printer.warnings:
         ctx.meta.setdefault("db.notes", []).append(cli_render.note_json("warning", warning.message, warning.filename))
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from financial_agent.cli_render import note_json
 from financial_agent.config import Settings
-from financial_agent.migrator import discovery, ledger
+from financial_agent.migrator import adoption, discovery, ledger
 from financial_agent.migrator.databases import StatementError, connect, exists
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.script import read
@@ -102,6 +102,7 @@ def _database(settings: Settings) -> Iterator[Check]:
             return
         with closing(connect(settings.database, readonly=True)) as db:
             applied = ledger.entries(db)
+            lost = adoption.is_lost(db)
             (mode,) = db.query("PRAGMA journal_mode")[0]
             problems = [text for (text,) in db.query("PRAGMA quick_check(5)") if text != "ok"]
             orphans = db.orphans().total()
@@ -112,6 +113,9 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check("fail", "database", str(error), f"Look at it with: sqlite3 {shlex.quote(settings.database)}")
         return
     yield Check("ok", "database", f"{settings.database}, {len(applied)} applied, journal mode {mode}")
+    if lost:
+        fix = "Record what the schema shows to have run, or learn what differs: flask db migrate"
+        yield Check("warn", "ledger", "it is lost: there are tables, and nothing is recorded as applied", fix)
     yield from _permissions(Path(settings.database))
     if problems:
         fix = f"Restore a backup, or try: sqlite3 {shlex.quote(settings.database)} .recover"

@@ -21,7 +21,7 @@ from financial_agent import cli_render, config
 from financial_agent.migrator import runner
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.errors import MigrationsPending, MigratorError
-from financial_agent.migrator.events import BackedUp, Event, Warned
+from financial_agent.migrator.events import BackedUp, Event, Recovered, Warned
 
 log = logging.getLogger("financial_agent.migrator")
 
@@ -124,3 +124,7 @@ def _log(event: Event) -> None:
             log.warning("%s: %s", event.filename, event.message)
         case BackedUp():
             log.info("backed up as %s", event.path)
+        case Recovered():
+            log.warning(cli_render.recovered_text(event))
+        case _:
+            pass

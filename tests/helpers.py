@@ -21,7 +21,8 @@ from tempfile import TemporaryFile
 from threading import Timer
 from typing import Any, NamedTuple
 
-from financial_agent.migrator import runner
+from financial_agent.migrator import repair, runner
+from financial_agent.migrator.control import Control
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = [sys.executable, str(ROOT / "financial_agent" / "migrations" / "run_migrations.py")]
@@ -104,6 +105,11 @@ class Site:
         with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def begin_with(self, *statements: str) -> None:
+        """Run statements past the engine, and record that what they make is no migration's."""
+        self.do(*statements)
+        repair.baseline(str(self.database), self.directory, "0", Control())
 
     def rows(self, sql: str, *parameters: object) -> list[Any]:
         with closing(sqlite3.connect(self.database)) as connection:

@@ -208,7 +208,7 @@ def assert_completes(site: Site, versions: list[State]) -> None:
 
 def test_a_kill_at_any_call_of_sqlite_leaves_a_version(tmp_path: Path, journal_mode: str) -> None:
     site = Site(tmp_path / "site", UP)
-    site.do(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
+    site.begin_with(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
     versions = versions_of(site, tmp_path / "versions")
     reached = set()
     for moment in count(1):
@@ -224,7 +224,7 @@ def test_a_kill_at_any_call_of_sqlite_leaves_a_version(tmp_path: Path, journal_m
 
 def test_a_kill_at_any_call_of_sqlite_during_a_rollback_leaves_a_version(tmp_path: Path, journal_mode: str) -> None:
     site = Site(tmp_path / "site", BOTH)
-    site.do(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
+    site.begin_with(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
     runner.migrate(str(site.database), site.directory)
     other = site.copy(tmp_path / "versions")
     versions = [state(site.database)]
@@ -270,7 +270,7 @@ LARGE = {
 
 def kill_at_random(root: Path, journal_mode: str, rounds: int) -> None:
     site = Site(root / "site", LARGE)
-    site.do(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
+    site.begin_with(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
     versions = versions_of(site, root / "versions")
     locked = "app.db-migrate-lock"
     with site.copy(root / "whole").migrating() as process:
@@ -309,7 +309,7 @@ def test_a_kill_at_a_random_time_of_a_rollback_leaves_a_version(tmp_path: Path, 
         tmp_path / "site",
         {n: f"-- migrate:up\n{LARGE[n]}\n-- migrate:down\n{rows_of(3000, 'log')};{down[n]}" for n in LARGE},
     )
-    site.do(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE log (n, text)")
+    site.begin_with(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE log (n, text)")
     runner.migrate(str(site.database), site.directory)
     other = site.copy(tmp_path / "versions")
     versions = [state(site.database)]
@@ -365,7 +365,7 @@ def test_whatever_runs_and_whenever_it_dies_the_database_is_at_a_version(
 ) -> None:
     root = tmp_path_factory.mktemp("run")
     site = Site(root / "site", files)
-    site.do("CREATE TABLE before_all (x INTEGER)", "INSERT INTO before_all VALUES (1), (2)")
+    site.begin_with("CREATE TABLE before_all (x INTEGER)", "INSERT INTO before_all VALUES (1), (2)")
     versions = versions_of(site, root / "versions")
     reached = 0
     for moment in moments:

@@ -220,7 +220,7 @@ def test_a_writer_that_holds_its_lock_for_three_seconds_delays_a_run(site: Site)
 def test_a_run_waits_as_long_as_it_was_told_to_also_when_it_cannot_read(tmp_path: Path) -> None:
     """Longer than the five seconds that a question waits."""
     site = Site(tmp_path / "site", FILES)
-    site.do("CREATE TABLE t (x)")
+    site.begin_with("CREATE TABLE t (x)")
     with held(site.database, "BEGIN EXCLUSIVE") as release, site.flasking("migrate", "--wait", "60") as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=7)

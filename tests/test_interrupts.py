@@ -107,7 +107,7 @@ LOCKS = {"to write": "BEGIN IMMEDIATE", "to read": "BEGIN EXCLUSIVE"}
 @each_signal
 def test_waiting_for_another_process_can_be_stopped(tmp_path: Path, number: int, code: int, lock: str) -> None:
     site = Site(tmp_path / "site", {"001_quick": QUICK})
-    site.do("CREATE TABLE there (x)")
+    site.begin_with("CREATE TABLE there (x)")
     with held(site.database, lock), migrating(site, flask=True) as process:
         wait_for_line(process.stderr, "Waiting ")
         process.send_signal(number)
@@ -121,7 +121,7 @@ def test_waiting_for_another_process_can_be_stopped(tmp_path: Path, number: int,
 
 def test_waiting_to_commit_can_be_stopped(tmp_path: Path) -> None:
     site = Site(tmp_path / "site", {"001_quick": QUICK})
-    site.do("CREATE TABLE there (x)")
+    site.begin_with("CREATE TABLE there (x)")
     with held(site.database, "BEGIN", "SELECT * FROM there"), site.migrating() as process:
         wait_for_line(process.stderr, "Waiting ")
         process.send_signal(signal.SIGINT)

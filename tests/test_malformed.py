@@ -154,6 +154,17 @@ def usage(id: str, *command: str, exit_code: int = 2) -> Case:
 # What is made before the command runs.
 
 
+TWO_OF_ONE_SCHEMA = {"001_first.sql": TABLE, "002_second.sql": "UPDATE customers SET name = 'nobody';"}
+
+
+def foreign_tables(place: Place) -> None:
+    place.sql("CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, email TEXT); CREATE TABLE extra (x);")
+
+
+def lose_the_ledger(place: Place) -> None:
+    place.sql("DROP TABLE _migrations; DROP TABLE _migration_history;")
+
+
 def no_folder(place: Place) -> None:
     place.folder.rmdir()
 
@@ -275,6 +286,8 @@ NAMES = [
     ),
     Case("number-twice-and-one-applied", 4, applied={"001_first.sql": TABLE}, files={"001_other.sql": "SELECT 1;"}),
     Case("out-of-order", 4, applied={"002_second.sql": TABLE}, files={"001_first.sql": "SELECT 1;"}),
+    Case("ledger-lost", 4, files={"001_first.sql": TABLE}, prepare=foreign_tables),
+    Case("ledger-lost-where-only-rows-changed", 4, applied=TWO_OF_ONE_SCHEMA, prepare=lose_the_ledger),
     Case("status-shows-a-bad-name", 4, ("status",), files={"001_first.sql": TABLE, "notes.sql": ""}),
     Case("new-beside-a-bad-name", 4, ("new", "accounts"), files={"notes.sql": ""}),
 ]
@@ -570,6 +583,8 @@ USAGES = [
     usage("baseline-without-target", "baseline"),
     usage("baseline-unknown", "baseline", "7"),
     usage("repair-without-reason", "repair", "1"),
+    usage("repair-with-an-empty-reason", "repair", "1", "--reason", " "),
+    usage("repair-of-an-unchanged-file", "repair", "1", "--reason", "a typo", exit_code=4),
     usage("repair-unknown", "repair", "7", "--reason", "a typo"),
     usage("renumber-of-an-applied-file", "renumber", "2", exit_code=4),
     usage("renumber-ambiguous", "renumber", "t", exit_code=4),

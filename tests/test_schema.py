@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from financial_agent.cli_render_inspect import differences_text
+from financial_agent.cli_render import differences_text
 from financial_agent.migrator import replay, schema
 from financial_agent.migrator.databases import Database, Patience, Stopped, connect
 from financial_agent.migrator.discovery import discover

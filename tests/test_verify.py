@@ -319,6 +319,7 @@ def test_a_row_of_the_history_that_was_changed_is_told(site: Site) -> None:
 def test_a_row_of_the_history_that_was_removed_is_told(tmp_path: Path, removed: str, message: str) -> None:
     site = Site(tmp_path / "site", {"001_people": PEOPLE, "002_pets": PETS})
     site.prepare()
+    site.write({"001_people": f"{PEOPLE} -- edited", "002_pets": f"{PETS} -- edited"})
     for name in ("1", "2"):
         assert site.flask("repair", name, "--reason", "nothing").returncode == 0
     assert verify(site).findings == []

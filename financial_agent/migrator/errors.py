@@ -363,6 +363,14 @@ class RenumberRefused(Refused):
     advice = "{fix}"
 
 
+class RecoveryRefused(Refused):
+    """Carries `differences` between the nearest schema and the database's."""
+
+    code = "FA414"
+    text = "{database} has tables, and its ledger is lost: {why}"
+    advice = "{fix}"
+
+
 class BackupFailed(Refused):
     code = "FA430"
     text = "no backup could be made in {folder}, and nothing was changed: {why}"

@@ -75,4 +75,11 @@ class Warned:
     details: tuple[str, ...] = ()
 
 
-Event = Waiting | Started | Ticked | Working | Copying | BackedUp | Done | Warned
+@dataclass(frozen=True)
+class Recovered:
+    """A migration was recorded, and not run, because the schema that it leaves was there and the ledger was lost."""
+
+    filename: str
+
+
+Event = Waiting | Started | Ticked | Working | Copying | BackedUp | Done | Warned | Recovered

@@ -121,15 +121,25 @@ def contradictions(entries: Sequence[tuple[Entry, str | None]], rows: Sequence[M
     return found
 
 
+def applied(rows: Sequence[Mapping[str, object]]) -> set[str]:
+    """The migrations that the history's events leave applied."""
+    return {str(filename) for filename, row in _newest(rows).items() if row["event"] != "rollback"}
+
+
 def _newest(rows: Sequence[Mapping[str, object]]) -> dict[object, Mapping[str, object]]:
-    """By filename, the event that wrote the ledger's entry, or removed it. A restore brings back those of an earlier
-    row, which it names by its hash."""
+    """By filename, the event that wrote the ledger's entry, or removed it.
+
+    A baseline of no migration begins anew. A restore brings back the entries of an earlier row, which it names by its
+    hash.
+    """
     returned_to = {row.get("entry_sha256") for row in rows if row["event"] == "restore"}
     newest: dict[object, Mapping[str, object]] = {}
     then: dict[object, dict[object, Mapping[str, object]]] = {"": {}}
     for row in rows:
         if row["event"] == "restore":
             newest = dict(then.get(row.get("entry_sha256"), newest))
+        elif row["event"] == "baseline" and row["filename"] == "":
+            newest = {}
         elif row["event"] in (*_APPLIED, "rollback"):
             newest[row["filename"]] = row
         if returned_to and (sha256 := hash_of(row)) in returned_to:

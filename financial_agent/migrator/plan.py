@@ -128,10 +128,15 @@ def to_roll_back(
     if to is None:
         return latest_first[:steps]
     names = list(dict.fromkeys([entry.filename for entry in entries] + [file.filename for file in files]))
-    if set(to) == {"0"} and 0 not in map(version_of, names):
+    if is_before_first(to, names):
         return latest_first
     last = version_of(resolve(to, names))
     return [entry for entry in latest_first if version_of(entry.filename) > last]
+
+
+def is_before_first(target: str, names: Sequence[str]) -> bool:
+    """`0` stands for before the first migration, unless one has that number."""
+    return set(target) == {"0"} and 0 not in map(version_of, names)
 
 
 def resolve(target: str, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from financial_agent.migrator import ledger, rollback, runner, schema, session
+from financial_agent.migrator import adoption, ledger, rollback, runner, schema, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
@@ -23,7 +23,7 @@ from financial_agent.migrator.databases import (
 )
 from financial_agent.migrator.effects import effects_of, foresee
 from financial_agent.migrator.errors import Interrupted, MigratorError
-from financial_agent.migrator.events import Copying, Done, Event
+from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
 from financial_agent.migrator.execution import summary
 from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Step
@@ -90,6 +90,7 @@ def migrate(
     runner.warn_of_edited(files, entries, control)
 
     def planned(db: Database) -> list[Step]:
+        adoption.recover(db, files, replace(control, report=_as_warnings(control.report)), None)
         return runner.plan_up(files, ledger.entries(db), target, out_of_order)
 
     return _rehearse(database, planned, control)
@@ -202,6 +203,12 @@ class _Notes:
                 self.written |= {name.lower() for name in effects.written | effects.created}
 
         return note
+
+
+def _as_warnings(report: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Nothing was recovered but on the copy."""
+    message = "the ledger is lost; as its schema is there, it will be recorded, and not run"
+    return lambda event: report(Warned(event.filename, message) if isinstance(event, Recovered) else event)
 
 
 def _without_results(report: Callable[[Event], None]) -> Callable[[Event], None]:

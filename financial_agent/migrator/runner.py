@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from financial_agent.migrator import attempt, backup, ledger, plan, session
+from financial_agent.migrator import adoption, attempt, backup, ledger, plan, session
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
@@ -107,12 +107,14 @@ def migrate(
     done: list[Done] = []
     if steps:
         with session.exclusive(database, control) as db:
+            git_commit = commit_of(directory)
+            adoption.recover(db, files, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
             steps = plan_up(files, entries, target, out_of_order, once)
             destroyed = foresee(database, steps, control.patience())
             back_up(db, database, steps, destroyed, backups, control)
             take_over(db, files, entries)
-            done = execute(db, steps, control, commit_of(directory))
+            done = execute(db, steps, control, git_commit)
     return outcome_of(database, files, entries, done)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +73,8 @@ def tokens(sql: str) -> tuple[str, ...]:
 
 
 def _changed(was: SchemaObject, now: SchemaObject) -> Difference:
+    import difflib  # only for what differs: it would cost every start-up
+
     lines = difflib.unified_diff(was.sql.splitlines(), now.sql.splitlines(), "before", "after", lineterm="")
     return Difference(
         "changed", now.type, now.name, now.table, tuple(_column_changes(was.columns, now.columns)), tuple(lines)
