@@ -52,7 +52,11 @@ def _changes(connection: sqlite3.Connection, tables: Collection[str] | None) -> 
     own = {name for name in old.keys() | new.keys() if not any(name.startswith(f"{each}_") for each in virtual)}
     wanted = own if tables is None else (own & (old.keys() ^ new.keys())) | ((old.keys() | new.keys()) & set(tables))
     for name in wanted & old.keys() & new.keys():
-        yield _Table(connection, old[name][0], new[name][0]).change(only_rows=name in virtual)
+        try:
+            yield _Table(connection, old[name][0], new[name][0]).change(only_rows=name in virtual)
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("no such module"):  # without it nobody can have changed the table
+                raise
     gone, come = wanted - new.keys(), wanted - old.keys()
     for was, now in _renamed(connection, sorted(gone - virtual), sorted(come - virtual)):
         gone, come = gone - {was}, come - {now}
@@ -87,8 +91,6 @@ class _Table:
         return list(self._old.items()) == list(self._new.items())
 
     def change(self, *, only_rows: bool = False) -> TableChange:
-        if not self._kept:  # a virtual table whose module is missing here
-            return TableChange(self._name)
         key = [(was, now) for was, now in self._kept if self._old[was] and self._old[was] == self._new[now]]
         match = " AND ".join(f"a.{quoted(now)} IS b.{quoted(was)}" for was, now in key)
         joined = f"FROM {self._before} AS b JOIN {self._after} AS a ON {match}"
