@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from itertools import pairwise
 
 from financial_agent.migrator.databases import Database, Effect, Effects, Patience, StatementError, Stopped, scratch
 from financial_agent.migrator.execution import refuse_cascade
@@ -16,6 +15,9 @@ _DEFINING = {"CREATE", "ALTER", "DROP"}
 # They destroy nothing, or what they do is not SQLite's to tell.
 _HARMLESS = {"CREATE", "SELECT", "VALUES", "EXPLAIN", "PRAGMA", "ANALYZE", "REINDEX", "ATTACH", "DETACH"}
 _HARMLESS |= {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"}
+_MAY_DESTROY = """\
+SELECT 1 FROM (SELECT type, sql FROM main.sqlite_schema UNION ALL SELECT type, sql FROM temp.sqlite_schema)
+WHERE type = 'trigger' OR sql LIKE '%conflict%' LIMIT 1"""
 
 
 def effects_of(db: Database, statement: Statement) -> Effects:
@@ -26,10 +28,12 @@ def effects_of(db: Database, statement: Statement) -> Effects:
         return Effects()
     found = db.effects(statement.text)
     destroyed = list(found.destroyed)
-    if not destroyed and _says_replace(statement):
-        # Where SQLite was built without its pre-update hook, the program of a plain table's REPLACE shows no deletion.
-        destroyed = [Effect("replace", name) for name in sorted(found.written)]
-    if not _has_where(statement):
+    if _says_replace(statement) and not any(each.kind == "replace" and not each.via for each in destroyed):
+        # The program of an UPDATE OR REPLACE deletes in any case; and where SQLite was built without its pre-update
+        # hook, that of a plain table's REPLACE shows no deletion.
+        others = {each.name for each in destroyed if each.via}
+        destroyed += [Effect("replace", name) for name in sorted(found.written - others)]
+    if not _is_limited(statement):
         destroyed = [
             each._replace(everywhere=True) if each.kind in ("delete", "update") and not each.via else each
             for each in destroyed
@@ -61,6 +65,7 @@ def _try(db: Database, steps: Sequence[Step], found: list[Effect]) -> None:
         if step.script.leaves_settings or not step.script.transaction:
             found.append(Effect("unknown"))  # its PRAGMAs may change what the statements mean
             return
+        db.reset(settings=False)
         db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
         can_insert_destroy = _can_insert_destroy(db)
         for statement in step.script.statements():
@@ -69,18 +74,28 @@ def _try(db: Database, steps: Sequence[Step], found: list[Effect]) -> None:
                 continue  # a file may hold millions of them, and one that destroys something is enough
             if statement.keyword == "DROP":
                 refuse_cascade(db, step, statement)
-            effects = effects_of(db, statement)
-            if effects.created:  # also by a CREATE TABLE IF NOT EXISTS that makes nothing
-                made |= effects.created - set(db.tables())
-            found += [effect for effect in effects.destroyed if effect.name not in made]
+            found += [effect for effect in effects_of(db, statement).destroyed if effect.name not in made]
             if statement.keyword in _DEFINING:
-                db.execute(statement.text)
+                made = _define(db, statement, made)
                 can_insert_destroy = _can_insert_destroy(db)
+
+
+def _define(db: Database, statement: Statement, made: set[str]) -> set[str]:
+    """Run a definition. Returns the names of what the steps have made so far: a name that is free again, or that
+    another object took over, is none of them."""
+    before = _names(db)
+    db.execute(statement.text)
+    after = _names(db)
+    return (made | (after - before) if statement.keyword == "CREATE" else made) & after
+
+
+def _names(db: Database) -> set[str]:
+    return {name for (name,) in db.query("SELECT name FROM sqlite_schema")}
 
 
 def _can_insert_destroy(db: Database) -> bool:
     """Whether a plain INSERT may do more than add: a trigger may change rows, a constraint may replace some."""
-    return any(each.type == "trigger" or "conflict" in each.sql.lower() for each in db.objects())
+    return bool(db.query(_MAY_DESTROY))
 
 
 def _says_conflict(statement: Statement) -> bool:
@@ -89,16 +104,20 @@ def _says_conflict(statement: Statement) -> bool:
 
 
 def _says_replace(statement: Statement) -> bool:
-    """Whether REPLACE stands in a statement, other than as the function of that name."""
-    words = [word.lower() for word in tokens(statement.text)]
-    return any(word == "replace" and after != "(" for word, after in pairwise([*words, ""]))
+    """Whether it is a REPLACE INTO, an INSERT OR REPLACE, or an UPDATE OR REPLACE."""
+    words = ["", "", *(word.upper() for word in tokens(statement.text)), ""]
+    return any(
+        word == "REPLACE" and (words[at + 1] == "INTO" or words[at - 2 : at] == ["UPDATE", "OR"])
+        for at, word in enumerate(words)
+    )
 
 
-def _has_where(statement: Statement) -> bool:
-    """Whether a WHERE stands in the statement itself, outside of parentheses."""
+def _is_limited(statement: Statement) -> bool:
+    """Whether a WHERE or a LIMIT stands in the statement itself, outside of parentheses; or it is an INSERT, of which
+    an upsert changes no more than the rows that are in its way."""
     depth = 0
     for word in tokens(statement.text):
         depth += (word == "(") - (word == ")")
-        if depth == 0 and word.upper() == "WHERE":
+        if depth == 0 and word.upper() in ("WHERE", "LIMIT", "INTO"):
             return True
     return False

@@ -9,8 +9,8 @@ program that EXPLAIN lists shows it. And that VACUUM rewrites the file: whoever 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, NamedTuple
 
 from financial_agent.migrator.databases import Effect, Effects
 
@@ -25,6 +25,9 @@ _CREATES = (sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_CREATE_VTABLE)
 _WRITES = (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE)
 _PLAIN = {*_WRITES, sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _DELETES = {"Delete", "IdxDelete"}  # opcodes (https://sqlite.org/opcode.html)
+_MAIN = 0  # SQLite's number for it
+_Operation = tuple[Any, ...]
+"""A row of EXPLAIN: address, opcode, and its operands."""
 
 
 class _Action(NamedTuple):
@@ -54,10 +57,10 @@ def find_effects(connection: sqlite3.Connection, sql: str) -> Effects:
         return Effects((Effect("unknown"),))
     finally:
         connection.set_authorizer(None)
-    return _effects(actions, program)
+    return _effects(actions, _deleted_from(connection, program))
 
 
-def _effects(actions: Sequence[_Action], program: Sequence[tuple[object, ...]]) -> Effects:
+def _effects(actions: Sequence[_Action], emptied: Collection[str]) -> Effects:
     dropped = [action.name for action in actions if action.code in _DROPS]
     destroyed = [Effect(_DROPS[action.code], action.name) for action in actions if action.code in _DROPS]
     altered = [action for action in actions if action.code == sqlite3.SQLITE_ALTER_TABLE]  # (schema, table, column)
@@ -75,7 +78,7 @@ def _effects(actions: Sequence[_Action], program: Sequence[tuple[object, ...]]) 
             destroyed.append(Effect("delete", action.name, via=via))
         elif action.code == sqlite3.SQLITE_UPDATE:
             destroyed.append(Effect("update", action.name, action.detail, via))
-    destroyed += _replaced(changes, program)
+    destroyed += _replaced(changes, emptied)
     written = {*(action.name for action in changes), *dropped, *(action.detail or "" for action in altered)}
     created = {action.name for action in actions if action.code in _CREATES}
     return Effects(tuple(dict.fromkeys(destroyed)), frozenset(written), frozenset(created))
@@ -87,18 +90,30 @@ def _writes_schema_table(actions: Sequence[_Action]) -> bool:
     return {action.code for action in actions} <= _PLAIN and bool(names & {"sqlite_master", "sqlite_schema"})
 
 
-def _replaced(changes: Sequence[_Action], program: Sequence[tuple[object, ...]]) -> list[Effect]:
-    """The tables of which rows are replaced: they are inserted into, and nothing else explains why rows are deleted.
+def _replaced(changes: Sequence[_Action], emptied: Collection[str]) -> list[Effect]:
+    """The tables of which rows are replaced: they are inserted into, and nothing else explains why rows are deleted."""
+    explained = {action.name for action in changes if action.code != sqlite3.SQLITE_INSERT}
+    return [
+        Effect("replace", action.name, via=f"trigger {action.by}" if action.by else None)
+        for action in changes
+        if action.code == sqlite3.SQLITE_INSERT and action.name in emptied and action.name not in explained
+    ]
 
-    The statement's own program comes first; those of triggers and foreign keys follow, each counted from 0.
-    """
-    starts = [at for at, row in enumerate(program) if row[0] == 0]
-    own = program[: starts[1]] if len(starts) > 1 else program
-    replaced = []
-    for part, is_own in ((own, True), (program[len(own) :], False)):
-        mine = [action for action in changes if (action.by is None) == is_own]
-        inserted = {action.name for action in mine if action.code == sqlite3.SQLITE_INSERT}
-        explained = {action.name for action in mine if action.code != sqlite3.SQLITE_INSERT}
-        if _DELETES & {row[1] for row in part} and not inserted & explained:
-            replaced += [Effect("replace", name) for name in sorted(inserted)]
-    return replaced
+
+def _deleted_from(connection: sqlite3.Connection, program: Sequence[_Operation]) -> set[str]:
+    """The tables of which a program deletes rows, by what its cursors are open on. Those of triggers and foreign keys
+    follow the statement's own; each is counted from 0 and has cursors of its own."""
+    cursors: dict[int, int] = {}
+    pages = set()
+    for operation in program:
+        if operation[0] == 0:
+            cursors = {}
+        _, opcode, cursor, page, schema = operation[:5]
+        if opcode == "OpenWrite" and schema == _MAIN:
+            cursors[cursor] = page
+        elif opcode in _DELETES and cursor in cursors:
+            pages.add(cursors[cursor])
+    if not pages:
+        return set()
+    rows = connection.execute("SELECT rootpage, tbl_name FROM main.sqlite_schema")
+    return {table for page, table in rows if page in pages}
