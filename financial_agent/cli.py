@@ -86,7 +86,12 @@ def migrate(
     config.prepare_instance(settings, Path(ctx.meta["db.instance"]))
     with controlled(ctx, wait) as control:
         outcome = runner.migrate(
-            settings.database, settings.directory, target=target, out_of_order=out_of_order, control=control
+            settings.database,
+            settings.directory,
+            target=target,
+            out_of_order=out_of_order,
+            backups=settings.backups,
+            control=control,
         )
     _emit_outcome(ctx, outcome)
 
@@ -132,7 +137,13 @@ def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: f
             confirm("This rollback", "Roll back?")
     with controlled(ctx, wait) as control:
         outcome = rollbacks.rollback(
-            settings.database, settings.directory, steps=steps, to=to, expected=agreed, control=control
+            settings.database,
+            settings.directory,
+            steps=steps,
+            to=to,
+            expected=agreed,
+            backups=settings.backups,
+            control=control,
         )
     _emit_outcome(ctx, outcome)
 

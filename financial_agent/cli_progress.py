@@ -9,8 +9,19 @@ from typing import Any
 
 import click
 
-from financial_agent.cli_render import done_text, recovered_text
-from financial_agent.migrator.events import Copying, Done, Event, Recovered, Started, Ticked, Waiting, Warned, Working
+from financial_agent.cli_render import backed_up_text, done_text, recovered_text
+from financial_agent.migrator.events import (
+    BackedUp,
+    Copying,
+    Done,
+    Event,
+    Recovered,
+    Started,
+    Ticked,
+    Waiting,
+    Warned,
+    Working,
+)
 
 _PATIENCE = 1.0  # seconds before a bar, or a word about waiting, appears
 _REDRAW = 0.1
@@ -64,6 +75,8 @@ class Printer:
             case Warned():
                 self.warnings.append(event)
                 self._line("\n  ".join([f"Warning: {event.filename}: {event.message}", *event.details]), err=True)
+            case BackedUp():
+                self._line(backed_up_text(event), err=False)
             case Done():
                 self._line(done_text(event), err=False)
             case Recovered():

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from financial_agent.migrator.errors import MigratorError
-from financial_agent.migrator.events import Done, Recovered
+from financial_agent.migrator.events import BackedUp, Done, Recovered
 from financial_agent.migrator.plan import Item
 from financial_agent.migrator.runner import Outcome, Status
 from financial_agent.migrator.schema import Difference
@@ -129,6 +129,10 @@ def done_text(done: Done) -> str:
 
 def recovered_text(event: Recovered) -> str:
     return f"Recovered {event.filename}: its schema is there; it was recorded, not run"
+
+
+def backed_up_text(backup: BackedUp) -> str:
+    return _printable(f"Backed up as {backup.path} ({backup.size / 1e6:.1f} MB)")
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -21,7 +21,7 @@ from financial_agent import cli_render, config
 from financial_agent.migrator import runner
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.errors import MigrationsPending, MigratorError
-from financial_agent.migrator.events import Event, Recovered, Warned
+from financial_agent.migrator.events import BackedUp, Event, Recovered, Warned
 
 log = logging.getLogger("financial_agent.migrator")
 
@@ -69,7 +69,7 @@ def prepare(app: Flask) -> None:
             raise MigrationsPending(count=len(pending), first=pending[0].filename)
         return
     config.prepare_instance(where, instance)
-    runner.migrate(where.database, where.directory, control=Control(report=_log))
+    runner.migrate(where.database, where.directory, backups=where.backups, control=Control(report=_log))
 
 
 @contextmanager
@@ -124,5 +124,5 @@ def _log(event: Event) -> None:
             log.warning("%s: %s", event.filename, event.message)
         case Recovered():
             log.warning(cli_render.recovered_text(event))
-        case _:
-            pass
+        case BackedUp():
+            log.info("backed up as %s", event.path)

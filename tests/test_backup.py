@@ -18,6 +18,7 @@ from financial_agent.config import DEFAULTS, backups
 from financial_agent.migrator import backup
 from financial_agent.migrator.backup import Backup, Policy
 from financial_agent.migrator.control import Control
+from financial_agent.migrator.databases import sqlite_copy
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
@@ -218,8 +219,11 @@ def test_a_locked_database_is_told_and_leaves_nothing(site: Site, policy: Policy
     assert contents(policy.folder) == set()
 
 
-@pytest.mark.parametrize("question", [1, 2], ids=["while copying", "while summing"])
-def test_an_interruption_leaves_nothing(site: Site, policy: Policy, question: int) -> None:
+@pytest.mark.parametrize("question", [1, 2])
+def test_an_interruption_leaves_nothing(
+    site: Site, policy: Policy, question: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_copy, "_STEP", 20)  # pages, of which there are about as many
     asked = 0
 
     def stop() -> int | None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import ROOT, Site, finish, started
+from tests.helpers import ROOT, Site, finish, snapshot, started
 
 MEGABYTE = 1_000_000
 
 
-def generated(site: Site, *options: str) -> Site:
-    script = ROOT / "benchmarks" / "generate_chats.py"
-    with started([sys.executable, str(script), str(site.database), "--megabytes", "2", *options], site.root) as process:
+def benchmark(site: Site, script: str, *options: str) -> str:
+    """What a script of the folder prints about the site's database."""
+    command = [sys.executable, str(ROOT / "benchmarks" / script), str(site.database), *options]
+    with started(command, site.root) as process:
         finished = finish(process)
     assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def generated(site: Site, *options: str) -> Site:
+    benchmark(site, "generate_chats.py", "--megabytes", "2", *options)
     return site
 
 
@@ -75,3 +82,20 @@ def test_a_database_that_is_there_already_is_left_alone(chats: Site) -> None:
     with pytest.raises(AssertionError, match="exists already"):
         generated(chats)
     assert chats.database.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_lock_that_a_command_holds_shows_as_a_stall_of_that_length(chats: Site) -> None:
+    hold = (
+        "import sqlite3, time; db = sqlite3.connect('chats.db', 60, isolation_level=None);"
+        " db.execute('BEGIN IMMEDIATE'); time.sleep(1)"
+    )
+    before = snapshot(chats.data)
+    options = ("--rounds", "1", "--journal-mode", "delete", "--json")
+    copy, backup, held, refused = json.loads(
+        benchmark(chats, "stalls.py", f'{sys.executable} -c "{hold}"', "exit 4", *options)
+    )
+    assert held["busy"]["longest_ms"] > 500 > held["idle"]["median_ms"]
+    assert [each["exit_code"] for each in (copy, backup, held, refused)] == [0, 0, 0, 4]
+    assert held["idle"]["commits"] > 0
+    assert snapshot(chats.data) == before

@@ -250,7 +250,8 @@ def test_the_copy_is_made_by_sqlite_when_the_child_process_cannot_be_used(
         assert state(target.with_suffix(f".{number}")) == state(site.database)
 
 
-def test_a_copy_that_is_told_to_stop_leaves_no_file(site: Site, target: Path) -> None:
+def test_a_copy_that_is_told_to_stop_leaves_no_file(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_copy, "_STEP", 1)
     with pytest.raises(Stopped):
         copy(site, target, patience=Patience(5, stop=lambda _: target.exists()))
     assert list(target.parent.glob("copy*")) == []

@@ -20,7 +20,7 @@ from financial_agent import cli_render, config
 from financial_agent.migrator import runner
 from financial_agent.migrator.control import Control, stop_on_signals
 from financial_agent.migrator.errors import ConfigurationInvalid, MigratorError
-from financial_agent.migrator.events import Done, Event, Recovered, Waiting, Warned
+from financial_agent.migrator.events import BackedUp, Done, Event, Recovered, Waiting, Warned
 
 
 def main() -> int:
@@ -47,6 +47,7 @@ def main() -> int:
                 settings.database,
                 settings.directory,
                 out_of_order=options.out_of_order,
+                backups=settings.backups,
                 control=Control(stop=stop, report=_Printer().report),
             )
     except MigratorError as error:
@@ -109,6 +110,8 @@ class _Printer:
                 _say(cli_render.done_text(event))
             case Recovered():
                 _say(cli_render.recovered_text(event))
+            case BackedUp():
+                _say(cli_render.backed_up_text(event))
             case Warned():
                 print(f"Warning: {event.filename}: {event.message}", file=sys.stderr)
             case Waiting() if event.purpose != self._waiting_for:

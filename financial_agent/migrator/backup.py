@@ -60,6 +60,10 @@ class Policy:
     folder: Path
     keep: int
 
+    def asks(self, *, is_destructive: bool) -> bool:
+        """Whether a run is to make a backup first."""
+        return self.when == "always" or (self.when == "destructive" and is_destructive)
+
 
 @dataclass(frozen=True)
 class Backup:

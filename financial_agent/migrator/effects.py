@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 
@@ -48,31 +48,31 @@ def foresee(database: str | None, steps: Sequence[Step], patience: Patience) -> 
     found: list[Effect] = []
     with closing(scratch(database, patience)) as db:
         try:
-            for effect in _tried(db, steps):
-                found.append(effect)  # what was found before an error counts
+            _try(db, steps, found)
         except (StatementError, Stopped):
             # It does not work here, or takes long: that is for the real run to tell, which has the rows, too.
             found.append(Effect("unknown"))
     return list(dict.fromkeys(found))
 
 
-def _tried(db: Database, steps: Sequence[Step]) -> Iterator[Effect]:
+def _try(db: Database, steps: Sequence[Step], found: list[Effect]) -> None:
     made: set[str] = set()
     for step in steps:
         if step.script.leaves_settings or not step.script.transaction:
-            yield Effect("unknown")  # its PRAGMAs may change what the statements mean
+            found.append(Effect("unknown"))  # its PRAGMAs may change what the statements mean
             return
         db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
         can_insert_destroy = _can_insert_destroy(db)
         for statement in step.script.statements():
-            if statement.keyword == "INSERT" and not can_insert_destroy and not _says_conflict(statement):
-                continue  # a file may hold millions of them
+            is_plain = not can_insert_destroy and not _says_conflict(statement)
+            if statement.keyword == "INSERT" and (found or is_plain):
+                continue  # a file may hold millions of them, and one that destroys something is enough
             if statement.keyword == "DROP":
                 refuse_cascade(db, step, statement)
             effects = effects_of(db, statement)
             if effects.created:  # also by a CREATE TABLE IF NOT EXISTS that makes nothing
                 made |= effects.created - set(db.tables())
-            yield from (effect for effect in effects.destroyed if effect.name not in made)
+            found += [effect for effect in effects.destroyed if effect.name not in made]
             if statement.keyword in _DEFINING:
                 db.execute(statement.text)
                 can_insert_destroy = _can_insert_destroy(db)

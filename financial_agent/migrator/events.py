@@ -59,6 +59,14 @@ class Copying:
 
 
 @dataclass(frozen=True)
+class BackedUp:
+    """A backup was made; `path` is where. The size is in bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something that a person should know and that stops nothing. `details` are lines of a diff."""
 
@@ -74,4 +82,4 @@ class Recovered:
     filename: str
 
 
-Event = Waiting | Started | Ticked | Working | Copying | Done | Warned | Recovered
+Event = Waiting | Started | Ticked | Working | Copying | BackedUp | Done | Warned | Recovered

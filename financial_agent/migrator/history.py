@@ -127,13 +127,20 @@ def applied(rows: Sequence[Mapping[str, object]]) -> set[str]:
 
 
 def _newest(rows: Sequence[Mapping[str, object]]) -> dict[object, Mapping[str, object]]:
-    """Each migration's newest event that wrote or removed its entry. A baseline of no migration begins anew."""
+    """By filename, the event that wrote the ledger's entry, or removed it. A restore brings back those of an earlier
+    row, which it names by its hash; a baseline of no migration begins anew."""
+    returned_to = {row.get("entry_sha256") for row in rows if row["event"] == "restore"}
     newest: dict[object, Mapping[str, object]] = {}
+    then: dict[object, dict[object, Mapping[str, object]]] = {"": {}}
     for row in rows:
-        if row["event"] == "baseline" and row["filename"] == "":
-            newest.clear()
+        if row["event"] == "restore":
+            newest = dict(then.get(row.get("entry_sha256"), newest))
+        elif row["event"] == "baseline" and row["filename"] == "":
+            newest = {}
         elif row["event"] in (*_APPLIED, "rollback"):
             newest[row["filename"]] = row
+        if returned_to and (sha256 := hash_of(row)) in returned_to:
+            then[sha256] = dict(newest)
     return newest
 
 

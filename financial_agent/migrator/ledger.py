@@ -223,15 +223,31 @@ def remove(db: Database, filename: str) -> None:
 
 def append(db: Database, event: Event) -> None:
     """Add a line to the history, chained to the one before it. An event that wrote an entry keeps that one's hash."""
-    names = list(_HISTORY)
-    last = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id DESC LIMIT 1")
     row = {
         **asdict(event),
         **whoami(),
         "tool_version": __version__,
         "entry_sha256": None if event.event == "failure" else entry_hash(db, event.filename),
-        "previous_sha256": row_hash(names, last[0]) if last else "",
+        "previous_sha256": head(db),
     }
+    _insert(db, row)
+
+
+def append_restore(db: Database, event: Event, restored_head: str) -> None:
+    """Add a line that tells of a restore. In the place of one entry's hash it keeps that of the history's newest row in
+    the backup: the entries are again as they were then."""
+    row = {**asdict(event), **whoami(), "tool_version": __version__}
+    _insert(db, {**row, "entry_sha256": restored_head, "previous_sha256": head(db)})
+
+
+def head(db: Database) -> str:
+    """SHA-256, in hexadecimal, of the history's newest row; empty when there is none. The table must be complete."""
+    names = list(_HISTORY)
+    last = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id DESC LIMIT 1")
+    return row_hash(names, last[0]) if last else ""
+
+
+def _insert(db: Database, row: Mapping[str, object]) -> None:
     marks = ", ".join("?" * len(row))
     values = [_storable(value) for value in row.values()]
     db.execute(f"INSERT INTO _migration_history ({', '.join(row)}) VALUES ({marks})", values)

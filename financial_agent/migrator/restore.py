@@ -192,10 +192,12 @@ def _finish(prepared: Prepared, kept: Path | None, live: Database | None) -> boo
         db.query("PRAGMA journal_mode = DELETE")  # the database keeps its own journal mode
         with db.transaction():
             ledger.prepare(db)
+            head = ledger.head(db)
             if live:
                 with suppress(StatementError, DatabaseDamaged):  # what is damaged may not be readable
                     continues = ledger.carry_over(live, db)
-            ledger.append(db, ledger.Event("restore", prepared.contents.newest or "", ledger.now(), note=note))
+            event = ledger.Event("restore", prepared.contents.newest or "", ledger.now(), note=note)
+            ledger.append_restore(db, event, head)
     return continues
 
 

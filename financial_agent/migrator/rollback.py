@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from financial_agent.migrator import ledger, plan, runner, session
+from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database
 from financial_agent.migrator.effects import foresee
@@ -27,11 +28,13 @@ def rollback(
     steps: int = 1,
     to: str | None = None,
     expected: Sequence[str] | None = None,
+    backups: Policy | None = None,
     control: Control | None = None,
 ) -> runner.Outcome:
     """Undo the migrations applied last: `steps` of them, or all that are newer than `to`.
 
     With `expected`, the filenames that a person has agreed to, raises PlanChanged when it would be others by now.
+    Without `backups` none is made.
     """
     control = control or Control()
     files, entries = session.look(database, directory, control)
@@ -42,7 +45,8 @@ def rollback(
             todo = plan_down(db, files, steps, to, control)
             if expected is not None and list(expected) != [step.filename for step in todo]:
                 raise PlanChanged(expected=", ".join(expected))
-            foresee(database, todo, control.patience())
+            destroyed = foresee(database, todo, control.patience())
+            runner.back_up(db, database, todo, destroyed, backups, control)
             runner.take_over(db, files, entries)
             done = runner.execute(db, todo, control, commit_of(directory))
     return runner.outcome_of(database, files, entries, done)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from financial_agent.migrator import adoption, attempt, ledger, plan, session
+from financial_agent.migrator import adoption, attempt, backup, ledger, plan, session
+from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
+    Effect,
     Patience,
     StatementError,
     connect,
@@ -21,7 +23,7 @@ from financial_agent.migrator.databases import (
 )
 from financial_agent.migrator.effects import foresee
 from financial_agent.migrator.errors import FileRefused, MigratorError
-from financial_agent.migrator.events import Done, Started, Warned
+from financial_agent.migrator.events import BackedUp, Done, Started, Warned
 from financial_agent.migrator.execution import Execution
 from financial_agent.migrator.git import commit_of
 from financial_agent.migrator.ledger import Entry
@@ -87,12 +89,13 @@ def migrate(
     *,
     target: str | None = None,
     out_of_order: bool = False,
+    backups: Policy | None = None,
     control: Control | None = None,
 ) -> Outcome:
     """Apply what is pending, up to a target. Each migration and its record are one atomic unit.
 
-    What is pending below an applied migration runs only with `out_of_order`. Raises the errors of `errors`: after one
-    the migrations before the failing one are applied and recorded.
+    What is pending below an applied migration runs only with `out_of_order`. Without `backups` none is made. Raises the
+    errors of `errors`: after one the migrations before the failing one are applied and recorded.
     """
     control = control or Control()
     files, entries = session.look(database, directory, control)
@@ -108,7 +111,8 @@ def migrate(
             adoption.recover(db, files, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
             steps = plan_up(files, entries, target, out_of_order, once)
-            foresee(database, steps, control.patience())
+            destroyed = foresee(database, steps, control.patience())
+            back_up(db, database, steps, destroyed, backups, control)
             take_over(db, files, entries)
             done = execute(db, steps, control, git_commit)
     return outcome_of(database, files, entries, done)
@@ -127,6 +131,22 @@ def plan_up(
     if not out_of_order:
         plan.refuse_out_of_order(migrations, entries)
     return [Step(migration.file.filename, migration.up, migration) for migration in migrations]
+
+
+def back_up(
+    db: Database,
+    database: str,
+    steps: Sequence[Step],
+    destroyed: Sequence[Effect],
+    backups: Policy | None,
+    control: Control,
+) -> None:
+    """Make the backup that the policy asks for before such a run. Raises BackupFailed and what else `backup.make`
+    raises; then nothing was changed."""
+    if not (backups and steps and backups.asks(is_destructive=bool(destroyed)) and db.tables()):
+        return
+    made = backup.make(database, backups, "migrate" if steps[0].migration else "rollback", control)
+    control.report(BackedUp(str(made.path), made.size))
 
 
 def execute(

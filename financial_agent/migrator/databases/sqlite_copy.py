@@ -76,12 +76,16 @@ class Copyable(SqliteDatabase):
         """Replace another database's content, in one transaction. Raises OutOfSpace, StatementError, Stopped."""
         size = self._size()
         heard = self._listener(progress, size)
+
+        def follow(_status: int, left: int, pages: int) -> None:
+            if left:  # else it is committed, and too late to stop
+                heard(size * (pages - left) // pages)
+
         try:
-            self._connection.backup(
-                other, pages=_STEP, progress=lambda _, left, pages: heard(size * (pages - left) // max(pages, 1))
-            )
+            self._connection.backup(other, pages=_STEP, progress=follow)
         except sqlite3.Error as error:
             raise self._failure(error, "") from error
+        progress(size, size)
 
     def is_wal(self) -> bool:
         return self.query("PRAGMA journal_mode") == [("wal",)]
