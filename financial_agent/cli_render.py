@@ -127,12 +127,12 @@ def done_text(done: Done) -> str:
     return f"{verb} {done.filename}: {amount(done.statements, 'statement')}{rows}, {milliseconds(done.duration_ms)}"
 
 
-def recovered_text(event: Recovered) -> str:
-    return f"Recovered {event.filename}: its schema is there; it was recorded, not run"
-
-
 def backed_up_text(backup: BackedUp) -> str:
     return _printable(f"Backed up as {backup.path} ({backup.size / 1e6:.1f} MB)")
+
+
+def recovered_text(event: Recovered) -> str:
+    return f"Recovered {event.filename}: its schema is there; it was recorded, not run"
 
 
 def outcome_text(outcome: Outcome) -> str:

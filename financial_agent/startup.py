@@ -122,7 +122,9 @@ def _log(event: Event) -> None:
     match event:
         case Warned():
             log.warning("%s: %s", event.filename, event.message)
-        case Recovered():
-            log.warning(cli_render.recovered_text(event))
         case BackedUp():
             log.info("backed up as %s", event.path)
+        case Recovered():
+            log.warning(cli_render.recovered_text(event))
+        case _:
+            pass

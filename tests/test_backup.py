@@ -156,11 +156,13 @@ def test_a_backup_can_be_made_as_a_named_file_or_in_a_named_folder(site: Site, t
     assert state(tmp_path / "mine.db") == state(elsewhere) == state(site.database)
 
 
-def test_a_backup_never_overwrites_a_file(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "mine.db").write_text("precious")
+@pytest.mark.parametrize("name", ["mine.db", "mine.db.sha256"])
+def test_a_backup_never_overwrites_a_file(site: Site, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
     with pytest.raises(BackupFailed, match="File exists"):
         backup.make_at(str(site.database), tmp_path / "mine.db", CONTROL)
-    assert (tmp_path / "mine.db").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {name, "site"}
+    assert (tmp_path / name).read_text() == "precious"
 
 
 # What fails.

@@ -173,7 +173,8 @@ def test_a_rollback_leaves_the_older_migrations(words: tuple[str, ...], left: li
 
 def test_a_rollback_prints_what_it_undid_and_where_the_database_is(project: Project) -> None:
     project.ok("migrate")
-    undone, end = project.ok("rollback", "--yes").splitlines()
+    kept, undone, end = project.ok("rollback", "--yes").splitlines()
+    assert kept.startswith(f"Backed up as {project.root}/backups/app-003-")
     assert undone.startswith("Rolled back 003_transfers.sql: 1 statement, ")
     assert end == f"{project.database} is at 002_accounts, 1 pending."
 
@@ -724,7 +725,8 @@ def test_a_database_may_have_any_name(name: str, project: Project, monkeypatch: 
     assert project.db("rollback", "--database", name, "--yes").exit_code == 0
     made = {path.name for path in set(project.root.iterdir()) - before}
     path = Path(name.removeprefix("sqlite:///")).name
-    assert made == {path, f"{path}-migrate-lock"}
+    assert made == {path, f"{path}-migrate-lock", "backups"}
+    assert envelope(project.db("backups", "--database", name, "--json"))["backups"][0]["checked"]
 
 
 def test_an_absolute_url_and_a_home_folder_name_the_same_database(

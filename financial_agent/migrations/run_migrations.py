@@ -108,10 +108,10 @@ class _Printer:
         match event:
             case Done():
                 _say(cli_render.done_text(event))
-            case Recovered():
-                _say(cli_render.recovered_text(event))
             case BackedUp():
                 _say(cli_render.backed_up_text(event))
+            case Recovered():
+                _say(cli_render.recovered_text(event))
             case Warned():
                 print(f"Warning: {event.filename}: {event.message}", file=sys.stderr)
             case Waiting() if event.purpose != self._waiting_for:

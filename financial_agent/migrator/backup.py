@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,7 @@ _NAME = re.compile(
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _DRAFTS = ".financial_agent-partial-"
 _CHUNK = 1 << 20
+_PORTION = 16 << 20  # bytes that are written to the disk at once
 
 
 @dataclass(frozen=True)
@@ -167,23 +168,32 @@ def newest(db: Database) -> str | None:
 
 
 def _make(database: str, folder: Path, name: str | None, kind: Kind, control: Control) -> Backup:
-    if name and (folder / name).exists():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder / name)
+    for path in (folder / name, _sum_of(folder / name)) if name else ():
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     patience = control.patience()
     with draft_folder(folder) as drafts:
         draft = drafts / "backup.db"
-        copy(
-            database,
-            draft,
-            patience,
-            lambda done, total: control.report(Copying("backing up", done, total)),
-            mode=0o777,
-        )
+        copy(database, draft, patience, _follower(draft, control), mode=0o777)
         contents = look_into(draft, patience)
         if contents.flaw:
             fix = f"Look at it with: sqlite3 {shlex.quote(str(file_of(database)))} 'PRAGMA integrity_check'"
             raise BackupFailed(folder=folder, why=f"the copy is not sound: {contents.flaw}", fix=fix)
         return publish(draft, file_of(database).stem, folder, kind, contents, patience, name=name)
+
+
+def _follower(draft: Path, control: Control) -> Callable[[int, int], None]:
+    """Report a copy's progress, and write it out on the way: all at once, it would keep the disk from the writers."""
+    synced = 0
+
+    def follow(done: int, total: int) -> None:
+        nonlocal synced
+        if done - synced >= _PORTION:  # never in a second pass, for which writers wait
+            synced = done
+            sync(draft)
+        control.report(Copying("backing up", done, total))
+
+    return follow
 
 
 def publish(
@@ -195,10 +205,11 @@ def publish(
     with locked(folder):
         time = now()
         path = folder / name if name else unused_path(folder, stem, contents.version, kind, time)
-        if checksum:  # first, so that none seems to be unchecked for a moment
-            _sum_of(path).write_text(f"{checksum}  {path.name}\n", encoding="utf-8")
-            _give_to_owner_of(draft, _sum_of(path))
-            sync(_sum_of(path))
+        if checksum:
+            _sum_of(draft).write_text(f"{checksum}  {path.name}\n", encoding="utf-8")
+            _give_to_owner_of(draft, _sum_of(draft))
+            sync(_sum_of(draft))
+            _sum_of(draft).rename(_sum_of(path))  # first, so that none seems to be unchecked for a moment
         draft.rename(path)
         sync(folder)
     return Backup(path, contents.version, time, kind, path.stat().st_size, bool(checksum))

@@ -127,8 +127,11 @@ def applied(rows: Sequence[Mapping[str, object]]) -> set[str]:
 
 
 def _newest(rows: Sequence[Mapping[str, object]]) -> dict[object, Mapping[str, object]]:
-    """By filename, the event that wrote the ledger's entry, or removed it. A restore brings back those of an earlier
-    row, which it names by its hash; a baseline of no migration begins anew."""
+    """By filename, the event that wrote the ledger's entry, or removed it.
+
+    A baseline of no migration begins anew. A restore brings back the entries of an earlier row, which it names by its
+    hash.
+    """
     returned_to = {row.get("entry_sha256") for row in rows if row["event"] == "restore"}
     newest: dict[object, Mapping[str, object]] = {}
     then: dict[object, dict[object, Mapping[str, object]]] = {"": {}}

@@ -109,7 +109,7 @@ def _rehearse(database: str, planned: Callable[[Database], list[Step]], control:
     patience = control.patience()
     with session.explained(database, control, "during the rehearsal"), workspace(database, patience) as copies:
         clock = time.perf_counter()
-        before = copies.original(lambda done, total: control.report(Copying(f"Copying {database}", done, total)))
+        before = copies.original(lambda done, total: control.report(Copying("copying", done, total)))
         copy_ms = round((time.perf_counter() - clock) * 1000)
         size = Path(before).stat().st_size
         with closing(connect(before, patience=patience)) as db:

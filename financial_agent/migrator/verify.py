@@ -12,9 +12,10 @@ from typing import Literal
 
 from financial_agent.migrator import history, ledger, plan, replay, schema, session
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import Database, StatementError, connect, display_name, exists
+from financial_agent.migrator.databases import Database, StatementError, connect, display_name, exists, workspace
 from financial_agent.migrator.discovery import discover
-from financial_agent.migrator.errors import DatabaseMissing, DatabaseUnusable, FileRefused
+from financial_agent.migrator.errors import DatabaseMissing, DatabaseUnusable, FileRefused, NoSpace
+from financial_agent.migrator.events import Copying
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.plan import Item, Step
 from financial_agent.migrator.replay import CannotReplay
@@ -67,7 +68,9 @@ def verify(database: str, directory: Path, *, against: str | None = None, contro
             drift, notes = _drift(db, items, entries, control)
             findings = [*_files(db, items, directory), *_records(db, entries, rows), *drift]
             found = schema.read(db)
-        findings += _health(db)
+        found_wrong, hindered = _examined(database, db, control)
+        findings += found_wrong
+        notes += hindered
     if against is not None:
         with _opened(against, "Name another file with --against", control) as other, other.snapshot():
             names = (display_name(database), display_name(against))
@@ -218,6 +221,21 @@ def _applied(db: Database, items: Sequence[Item], entries: Sequence[Entry]) -> I
 
 
 # The database itself.
+
+
+def _examined(database: str, db: Database, control: Control) -> tuple[list[Finding], list[str]]:
+    """What is damaged, and the rows without a parent. Reading the whole of a large database takes long: where others
+    would have to wait with their commits, a copy is read, while there is space for one."""
+    if not db.blocks_writers:
+        return list(_health(db)), []
+    try:
+        with workspace(database, control.patience()) as copies:
+            copy = copies.original(lambda done, total: control.report(Copying("copying", done, total)))
+            with closing(connect(copy, readonly=True, patience=control.patience())) as examined:
+                return list(_health(examined)), []
+    except (NoSpace, DatabaseUnusable, StatementError) as error:
+        why = f"the database itself was examined, and no copy, while writers had to wait: {error}"
+        return list(_health(db)), [why]
 
 
 def _health(db: Database) -> Iterator[Finding]:

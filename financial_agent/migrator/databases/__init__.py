@@ -177,6 +177,10 @@ class Database(Protocol):
 
     def orphans(self) -> Counter[Orphan]: ...
 
+    @property
+    def blocks_writers(self) -> bool:
+        """Whether others must wait with their commits while this connection reads."""
+
     def problems(self) -> list[str]:
         """What the database's own examination of the whole of it finds damaged."""
 

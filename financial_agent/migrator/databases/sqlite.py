@@ -169,6 +169,10 @@ class SqliteDatabase:
     # Asking.
 
     @property
+    def blocks_writers(self) -> bool:
+        return self.query("PRAGMA journal_mode") != [("wal",)]
+
+    @property
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
