@@ -110,6 +110,7 @@ class Site:
         """Run statements past the engine, and record that what they make is no migration's."""
         self.do(*statements)
         repair.baseline(str(self.database), self.directory, "0", Control())
+        (self.data / "app.db-migrate-lock").unlink()  # tests wait for the one of the process that they start
 
     def rows(self, sql: str, *parameters: object) -> list[Any]:
         with closing(sqlite3.connect(self.database)) as connection:
