@@ -465,6 +465,7 @@ def test_a_rehearsal_is_refused_where_the_run_is(site: Site) -> None:
 # Kills and company.
 
 
+@pytest.mark.slow
 @each_loss
 def test_a_kill_at_any_call_of_sqlite_during_a_recovery_runs_nothing_twice(tmp_path: Path, loss: Sequence[str]) -> None:
     site = Site(tmp_path / "site", FILES)

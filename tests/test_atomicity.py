@@ -222,6 +222,7 @@ def test_a_kill_at_any_call_of_sqlite_leaves_a_version(tmp_path: Path, journal_m
     assert reached == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_call_of_sqlite_during_a_rollback_leaves_a_version(tmp_path: Path, journal_mode: str) -> None:
     site = Site(tmp_path / "site", BOTH)
     site.begin_with(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")
@@ -242,6 +243,7 @@ def test_a_kill_at_any_call_of_sqlite_during_a_rollback_leaves_a_version(tmp_pat
     assert moment > 40
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_database_is_taken_over_leaves_a_version(tmp_path: Path) -> None:
     """The first write adds the columns and the checksums, in a transaction of its own."""
     site = Site(tmp_path / "site", UP)
@@ -293,6 +295,7 @@ def kill_at_random(root: Path, journal_mode: str, rounds: int) -> None:
     assert len(reached) > 2
 
 
+@pytest.mark.slow
 def test_a_kill_at_a_random_time_leaves_a_version(tmp_path: Path, journal_mode: str) -> None:
     kill_at_random(tmp_path, journal_mode, rounds=30)
 

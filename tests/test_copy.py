@@ -176,6 +176,7 @@ def test_the_journal_of_a_killed_process_is_rolled_back_before_the_copy(tmp_path
 # While others write.
 
 
+@pytest.mark.slow
 def test_a_copy_is_consistent_while_another_process_writes_all_the_while(site: Site, tmp_path: Path) -> None:
     with started([sys.executable, "-c", MOVING, str(site.database)], tmp_path) as writer:
         assert writer.stdout
