@@ -50,7 +50,7 @@ def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
     ctx.exit(code)
 
 
-@db.command(with_appcontext=False)
+@db.command(with_appcontext=False, short_help="Apply what is pending; back up first if need be.")
 @click.argument("target", required=False)
 @options
 @wait_option
@@ -69,17 +69,24 @@ def migrate(
     message: str | None,
     **options: Any,
 ) -> None:
-    """Apply what is pending, up to TARGET: a number, or a part of a name."""
+    """Apply what is pending, up to TARGET: a number, or a part of a name. Makes a backup before a run that would
+    destroy something, unless BACKUP says otherwise."""
     if message is not None:
         raise click.UsageError(
             "Here `migrate` applies migrations, and nothing was done. "
             f"To write a new one: flask db new {shlex.quote(message)}"
         )
     settings = read_settings(ctx, **options)
+    _check_show_sql(dry_run, show_sql)
     if dry_run:
         with controlled(ctx, wait) as control:
             rehearsed = rehearsal.migrate(
-                settings.database, settings.directory, target=target, out_of_order=out_of_order, control=control
+                settings.database,
+                settings.directory,
+                target=target,
+                out_of_order=out_of_order,
+                backups=settings.backups,
+                control=control,
             )
         emit_rehearsal(ctx, rehearsed, show_sql)
         return
@@ -96,7 +103,7 @@ def migrate(
     _emit_outcome(ctx, outcome)
 
 
-@db.command(with_appcontext=False)
+@db.command(with_appcontext=False, short_help="Undo the newest migrations; back up first.")
 @options
 @wait_option
 @option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many to undo.")
@@ -115,14 +122,21 @@ def rollback(
     show_sql: bool,
     **options: Any,
 ) -> None:
-    """Undo the migrations that were applied last, with their down sections."""
+    """Undo the migrations that were applied last, with their down sections. Rehearses and asks first, and makes a
+    backup before a run that would destroy something, unless BACKUP says otherwise."""
     if to is not None and ctx.get_parameter_source("steps") is not click.core.ParameterSource.DEFAULT:
         raise click.UsageError("--steps and --to exclude each other.")
+    _check_show_sql(dry_run, show_sql)
     settings = read_settings(ctx, **options)
     if dry_run:
         emit_rehearsal(ctx, _rehearse_rollback(ctx, steps, to, wait, settings), show_sql)
     else:
         _rollback(ctx, steps, to, yes, wait, settings)
+
+
+def _check_show_sql(dry_run: bool, show_sql: bool) -> None:
+    if show_sql and not dry_run:  # who wants to look must not run anything
+        raise click.UsageError("--show-sql goes with --dry-run, and nothing was done.")
 
 
 def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: float, settings: Settings) -> None:
@@ -152,7 +166,14 @@ def _rehearse_rollback(
     ctx: click.Context, steps: int, to: str | None, wait: float, settings: Settings
 ) -> rehearsal.Rehearsal:
     with controlled(ctx, wait) as control:
-        return rehearsal.roll_back(settings.database, settings.directory, steps=steps, to=to, control=control)
+        return rehearsal.roll_back(
+            settings.database,
+            settings.directory,
+            steps=steps,
+            to=to,
+            backups=settings.backups,
+            control=control,
+        )
 
 
 @db.command(with_appcontext=False)
@@ -168,7 +189,7 @@ def new(ctx: click.Context, /, name: tuple[str, ...], **options: Any) -> None:
         click.echo(path)
 
 
-@db.command(with_appcontext=False)
+@db.command(with_appcontext=False, short_help="Look for what keeps the others from working.")
 @options
 @click.pass_context
 def doctor(ctx: click.Context, /, **options: Any) -> None:

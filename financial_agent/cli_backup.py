@@ -16,7 +16,7 @@ from financial_agent.migrator import backup as copies
 from financial_agent.migrator import restore as restores
 
 
-@click.command()
+@click.command(short_help="Make a checked copy while others write.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @options
 @wait_option
@@ -48,7 +48,7 @@ def backups(ctx: click.Context, /, **options: Any) -> None:
         click.echo(render.list_text(found, settings.backups.folder, datetime.now(UTC)))
 
 
-@click.command()
+@click.command(short_help="Put a backup back; keep what it replaces.")
 @click.argument("backup")
 @options
 @wait_option

@@ -16,7 +16,7 @@ from financial_agent.cli_render import item_json
 from financial_agent.cli_shared import controlled, option, options, read_settings, wait_option
 
 
-@click.command()
+@click.command(short_help="Look for edits, drift, damage and tampering.")
 @options
 @wait_option
 @option("--against", metavar="DATABASE", help="Compare with this database, too: another environment's, or a backup.")
@@ -40,7 +40,7 @@ def verify(ctx: click.Context, /, against: str | None, wait: float, **options: A
     ctx.exit(code)
 
 
-@click.command()
+@click.command(short_help="Show what ever happened to the database.")
 @click.argument("target", required=False)
 @options
 @option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, with a header.")

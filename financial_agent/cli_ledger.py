@@ -13,7 +13,7 @@ from financial_agent.migrator import renumber as renumbering
 from financial_agent.migrator import repair as repairs
 
 
-@click.command()
+@click.command(short_help="Record migrations as applied, without running.")
 @click.argument("target")
 @options
 @wait_option
@@ -36,7 +36,7 @@ def _said(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
     return value
 
 
-@click.command()
+@click.command(short_help="Accept an edited file as it is now.")
 @click.argument("target")
 @options
 @wait_option
@@ -50,7 +50,7 @@ def repair(ctx: click.Context, /, target: str, reason: str, wait: float, **optio
     _emit_recorded(ctx, [f"Recorded {name} as it is now"], [name])
 
 
-@click.command()
+@click.command(short_help="Give a pending migration the next free number.")
 @click.argument("file")
 @options
 @click.pass_context

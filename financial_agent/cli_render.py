@@ -42,8 +42,7 @@ def differences_text(differences: Sequence[Difference], indent: str = "") -> str
     for each in differences:
         owner = f" on {each.table}" if each.type in ("index", "trigger") else ""
         lines.append(f"{_SIGNS[each.change]} {each.type} {each.name}{owner}")
-        # The first two lines of a unified diff name files, of which there are none.
-        lines += [f"    {line}" for line in (*each.columns, *each.diff[2:])]
+        lines += [f"    {line}" for line in (*each.columns, *each.diff)]
     return shown([indent + line for line in lines])
 
 

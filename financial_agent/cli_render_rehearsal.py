@@ -14,14 +14,23 @@ from financial_agent.migrator.schema import Difference
 
 
 def rehearsal_text(rehearsal: Rehearsal) -> str:
-    """A paragraph for each script, and a summary."""
+    """A paragraph for each migration, and a summary."""
+    if not (rehearsal.steps or rehearsal.failure):
+        return shown([f"Nothing to rehearse: nothing would be done on {rehearsal.database}."])
     paragraphs = ["\n".join(_lines(step)) for step in rehearsal.steps]
     size = f"{rehearsal.size / 1e6:.1f} MB"
-    summary = (
-        f"Rehearsed {amount(len(rehearsal.steps), 'script')} on a copy of {rehearsal.database}"
-        f" ({size}, copied in {milliseconds(rehearsal.copy_ms)}). The database was not touched."
-    )
-    return "\n\n".join([*paragraphs, shown([summary])])
+    summary = [
+        f"Rehearsed {amount(len(rehearsal.steps), 'migration')} on a copy of {rehearsal.database}"
+        f" ({size}, copied in {milliseconds(rehearsal.copy_ms)}). The database was not touched.",
+        *_backup_lines(rehearsal),
+    ]
+    return "\n\n".join([*paragraphs, shown(summary)])
+
+
+def _backup_lines(rehearsal: Rehearsal) -> list[str]:
+    if rehearsal.is_backup_due:
+        return ["The run makes a backup first."]
+    return ["The run makes no backup, though it destroys something."] if rehearsal.is_destructive else []
 
 
 def rehearsal_json(rehearsal: Rehearsal, *, show_sql: bool) -> dict[str, Any]:
@@ -29,12 +38,13 @@ def rehearsal_json(rehearsal: Rehearsal, *, show_sql: bool) -> dict[str, Any]:
         "size": rehearsal.size,
         "copy_ms": rehearsal.copy_ms,
         "destructive": rehearsal.is_destructive,
-        "scripts": [{**_step_json(step), **({"sql": _sql(step)} if show_sql else {})} for step in rehearsal.steps],
+        "backup": rehearsal.is_backup_due,
+        "migrations": [{**_step_json(step), **({"sql": _sql(step)} if show_sql else {})} for step in rehearsal.steps],
     }
 
 
 def sql_text(rehearsal: Rehearsal) -> str:
-    """The statements that were run, each script under its name."""
+    """The statements that were run, those of each migration under its name."""
     return "\n\n".join(f"-- {step.done.filename}\n{_sql(step)}" for step in rehearsal.steps)
 
 
@@ -43,7 +53,7 @@ def losses_text(rehearsal: Rehearsal) -> str:
     lines = [f"This rolls back {', '.join(step.done.filename for step in rehearsal.steps)}."]
     changes = _summed([change for step in rehearsal.steps for change in step.rows])
     losses = [line for change in changes for line in _losses(change, "will be gone")]
-    return shown([*lines, *(f"  {line}" for line in losses or ["No row will be lost."])])
+    return shown([*lines, *(f"  {line}" for line in losses or ["no row will be gone"]), *_backup_lines(rehearsal)])
 
 
 def _summed(changes: Sequence[TableChange]) -> list[TableChange]:
@@ -64,7 +74,7 @@ def _lines(step: Rehearsed) -> Iterator[str]:
     yield _line("ran", f"{work}; other writers wait for up to {milliseconds(done.blocked_ms)}")
     yield from _block("schema", differences_text(step.schema).splitlines() if step.schema else ["no change"])
     yield from _block("rows", [_change_text(change) for change in step.rows] or ["no change"])
-    yield from _block("destroys", [f"{effect_text(effect)} (line {line})" for effect, line in step.destroyed])
+    yield from _block("destroys", list(_destroyed(step)))
     yield _line("checks", _checks(step))
     if done.direction == "up":
         yield from _block("way back", _way_back(step.way_back))
@@ -118,23 +128,49 @@ def _losses(change: TableChange, fate: str) -> Iterator[str]:
         yield f"{amount(count, 'value')} of {change.table}.{column} {fate}"
 
 
-def effect_text(effect: Effect) -> str:
-    """What a statement destroys, in words."""
-    name = f"{effect.name}.{effect.column}" if effect.column else effect.name
-    via = f" through {effect.via}" if effect.via else ""
+def _destroyed(step: Rehearsed) -> Iterator[str]:
+    """A line for each statement that destroys something. A dropped table takes its triggers and indexes along."""
+    by_line: dict[int, list[Effect]] = {}
+    for effect, line in step.destroyed:
+        by_line.setdefault(line, []).append(effect)
+    for line, effects in by_line.items():
+        if any(effect.kind == "drop table" for effect in effects):
+            effects = [effect for effect in effects if effect.kind not in ("drop trigger", "drop index")]
+        yield f"line {line}: {'; '.join(_effects_text(effects))}"
+
+
+def _effects_text(effects: Sequence[Effect]) -> Iterator[str]:
+    """What a statement destroys, in words: the columns of a table together, and without the names of triggers."""
+    columns: dict[tuple[str, str], list[str]] = {}
+    for effect in effects:
+        how = _how(effect)
+        seen = (f"overwrites {effect.name} (", how) if effect.kind == "update" else (_what(effect), how)
+        columns.setdefault(seen, []).append(effect.column or "every column")
+    for (what, how), names in columns.items():
+        yield f"{what}{', '.join(dict.fromkeys(names))}){how}" if what.endswith("(") else what + how
+
+
+def _how(effect: Effect) -> str:
+    via = (
+        "" if effect.via is None else " through a foreign key" if effect.via == "a foreign key" else " through triggers"
+    )
+    return f" in every row{via}" if effect.kind == "update" and effect.everywhere else via
+
+
+def _what(effect: Effect) -> str:
     match effect.kind:
+        case "drop column":
+            return f"drops column {effect.name}.{effect.column}"
         case "delete":
-            return f"deletes {'every row' if effect.everywhere else 'rows'} of {name}{via}"
-        case "update":
-            return f"overwrites {name}{' in every row' if effect.everywhere else ''}{via}"
+            return f"deletes {'every row' if effect.everywhere else 'rows'} of {effect.name}"
         case "replace":
-            return f"replaces rows of {name}{via}"
+            return f"replaces rows of {effect.name}"
         case "rewrite":
             return "rewrites the whole file"
         case "unknown":
             return "does what cannot be known beforehand"
         case _:
-            return f"{effect.kind.replace('drop', 'drops')} {name}"
+            return f"{effect.kind.replace('drop', 'drops')} {effect.name}"
 
 
 def _step_json(step: Rehearsed) -> dict[str, Any]:
@@ -145,7 +181,7 @@ def _step_json(step: Rehearsed) -> dict[str, Any]:
         "rows": [_change_json(change) for change in step.rows],
         "schema": _schema_json(step.schema),
         "destroys": [{**effect._asdict(), "line": line} for effect, line in step.destroyed],
-        "foreign_keys": step.orphans or None,
+        "foreign_keys": [step.orphans] if step.orphans else [],
         "integrity": list(step.problems),
         "way_back": _way_back_json(step),
     }

@@ -9,7 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from financial_agent.migrator import adoption, ledger, rollback, runner, schema, session
+from financial_agent.migrator import adoption, ledger, plan, rollback, runner, schema, session
+from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
@@ -68,10 +69,11 @@ class Rehearsal:
     """The rehearsal of a run, up to the step that failed. `size` is in bytes."""
 
     database: str
-    size: int
-    copy_ms: int
-    is_destructive: bool
-    """A backup would be made first, where the policy is to make one before what is destructive."""
+    size: int = 0
+    copy_ms: int = 0
+    is_destructive: bool = False
+    is_backup_due: bool = False
+    """The real run would make a backup first."""
     steps: list[Rehearsed] = field(default_factory=list)
     failure: MigratorError | None = None
 
@@ -82,30 +84,43 @@ def migrate(
     *,
     target: str | None = None,
     out_of_order: bool = False,
+    backups: Policy | None = None,
     control: Control | None = None,
 ) -> Rehearsal:
     """Rehearse what `runner.migrate` would do. Raises what that would raise before it runs the first migration."""
     control = control or Control()
     files, entries = session.look(database, directory, control)
     runner.warn_of_edited(files, entries, control)
+    if not runner.plan_up(files, entries, target, out_of_order):
+        return Rehearsal(display_name(database))  # a copy would cost time and space for nothing
 
     def planned(db: Database) -> list[Step]:
         adoption.recover(db, files, replace(control, report=_as_warnings(control.report)), None)
         return runner.plan_up(files, ledger.entries(db), target, out_of_order)
 
-    return _rehearse(database, planned, control)
+    return _rehearse(database, planned, backups, control)
 
 
 def roll_back(
-    database: str, directory: Path, *, steps: int = 1, to: str | None = None, control: Control | None = None
+    database: str,
+    directory: Path,
+    *,
+    steps: int = 1,
+    to: str | None = None,
+    backups: Policy | None = None,
+    control: Control | None = None,
 ) -> Rehearsal:
     """Rehearse what `rollback.rollback` would do. Raises what that would raise before it runs the first script."""
     control = control or Control()
-    files, _ = session.look(database, directory, control)
-    return _rehearse(database, lambda db: rollback.plan_down(db, files, steps, to, control), control)
+    files, entries = session.look(database, directory, control)
+    if not plan.to_roll_back(entries, steps=steps, to=to, files=files):
+        return Rehearsal(display_name(database))
+    return _rehearse(database, lambda db: rollback.plan_down(db, files, steps, to, control), backups, control)
 
 
-def _rehearse(database: str, planned: Callable[[Database], list[Step]], control: Control) -> Rehearsal:
+def _rehearse(
+    database: str, planned: Callable[[Database], list[Step]], backups: Policy | None, control: Control
+) -> Rehearsal:
     patience = control.patience()
     with session.explained(database, control, "during the rehearsal"), workspace(database, patience) as copies:
         clock = time.perf_counter()
@@ -114,8 +129,9 @@ def _rehearse(database: str, planned: Callable[[Database], list[Step]], control:
         size = Path(before).stat().st_size
         with closing(connect(before, patience=patience)) as db:
             steps = planned(db)
-        is_destructive = bool(foresee(before, steps, patience))
-        rehearsal = Rehearsal(display_name(database), size, copy_ms, is_destructive)
+            destroyed = foresee(before, steps, patience)
+            is_backup_due = backups is not None and runner.is_backup_due(db, steps, destroyed, backups)
+        rehearsal = Rehearsal(display_name(database), size, copy_ms, bool(destroyed), is_backup_due)
         return _with_steps(rehearsal, _Stage(copies, control), before, steps)
 
 

@@ -133,6 +133,11 @@ def plan_up(
     return [Step(migration.file.filename, migration.up, migration) for migration in migrations]
 
 
+def is_backup_due(db: Database, steps: Sequence[Step], destroyed: Sequence[Effect], backups: Policy) -> bool:
+    """Whether the policy asks for a backup before such a run; of a database without tables there is none."""
+    return bool(steps and backups.asks(is_destructive=bool(destroyed)) and db.tables())
+
+
 def back_up(
     db: Database,
     database: str,
@@ -143,7 +148,7 @@ def back_up(
 ) -> None:
     """Make the backup that the policy asks for before such a run. Raises BackupFailed and what else `backup.make`
     raises; then nothing was changed."""
-    if not (backups and steps and backups.asks(is_destructive=bool(destroyed)) and db.tables()):
+    if not (backups and is_backup_due(db, steps, destroyed, backups)):
         return
     made = backup.make(database, backups, "migrate" if steps[0].migration else "rollback", control)
     control.report(BackedUp(str(made.path), made.size))

@@ -36,7 +36,7 @@ class Schema:
 @dataclass(frozen=True)
 class Difference:
     """One object that two schemas do not share. Of a changed one, `columns` says what became of them, in words, and
-    `diff` is a unified diff of its SQL."""
+    `diff` has the lines of its SQL that were removed (-) and added (+)."""
 
     change: Literal["added", "changed", "removed"]
     type: str
@@ -75,9 +75,10 @@ def tokens(sql: str) -> tuple[str, ...]:
 def _changed(was: SchemaObject, now: SchemaObject) -> Difference:
     import difflib  # only for what differs: it would cost every start-up
 
-    lines = difflib.unified_diff(was.sql.splitlines(), now.sql.splitlines(), "before", "after", lineterm="")
+    lines = difflib.unified_diff(was.sql.splitlines(), now.sql.splitlines(), lineterm="", n=0)
+    changed = [line for line in list(lines)[2:] if not line.startswith("@@")]
     return Difference(
-        "changed", now.type, now.name, now.table, tuple(_column_changes(was.columns, now.columns)), tuple(lines)
+        "changed", now.type, now.name, now.table, tuple(_column_changes(was.columns, now.columns)), tuple(changed)
     )
 
 
