@@ -237,7 +237,7 @@ def test_the_preview_says_when_no_row_will_be_lost(tmp_path: Path) -> None:
     index = "-- migrate:up\nCREATE TABLE t (x); CREATE INDEX i ON t (x);\n-- migrate:down\nDROP INDEX i; DROP TABLE t;"
     site = Site(tmp_path / "site", {"001_index": index})
     site.prepare()
-    assert "No row will be lost." in site.flask("rollback").stderr
+    assert "no row will be gone" in site.flask("rollback").stderr
 
 
 def test_the_preview_of_a_rebuild_leaves_everything(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ _HARMLESS = {"CREATE", "SELECT", "VALUES", "EXPLAIN", "PRAGMA", "ANALYZE", "REIN
 _HARMLESS |= {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"}
 _MAY_DESTROY = """\
 SELECT 1 FROM (SELECT type, sql FROM main.sqlite_schema UNION ALL SELECT type, sql FROM temp.sqlite_schema)
-WHERE type = 'trigger' OR sql LIKE '%conflict%' LIMIT 1"""
+WHERE type = 'trigger' OR sql LIKE '%conflict%' OR sql LIKE 'create virtual %' LIMIT 1"""
 
 
 def effects_of(db: Database, statement: Statement) -> Effects:

@@ -57,7 +57,11 @@ def find_effects(connection: sqlite3.Connection, sql: str) -> Effects:
         return Effects((Effect("unknown"),))
     finally:
         connection.set_authorizer(None)
-    return _effects(actions, _deleted_from(connection, program))
+    effects = _effects(actions, _deleted_from(connection, program))
+    if not effects.destroyed and any(operation[1] == "VUpdate" for operation in program):
+        # What a module does with a row is its own affair: to FTS5 some are commands, such as 'delete-all'.
+        return effects._replace(destroyed=(*effects.destroyed, Effect("unknown")))
+    return effects
 
 
 def _effects(actions: Sequence[_Action], emptied: Collection[str]) -> Effects:
