@@ -365,7 +365,9 @@ def test_after_a_first_migration_that_failed_halfway_it_runs_again(tmp_path: Pat
     assert site.migrate().stdout.count("Applied ") == 1
 
 
-def test_after_a_first_migration_that_was_killed_halfway_it_runs_again(tmp_path: Path) -> None:
+def test_a_first_migration_that_was_killed_halfway_is_neither_recorded_nor_run_until_somebody_decides(
+    tmp_path: Path,
+) -> None:
     outside = "-- migrate:up transaction:false\nCREATE TABLE IF NOT EXISTS half (x);\n"
     site = Site(tmp_path / "site", {"001_half": f"{outside}{ENDLESS};"})
     with site.migrating() as process:
@@ -373,8 +375,13 @@ def test_after_a_first_migration_that_was_killed_halfway_it_runs_again(tmp_path:
             assert process.poll() is None
         process.kill()
     site.write({"001_half": f"{outside}SELECT 1;"})
+    refused = site.migrate()
+    assert refused.returncode == 4
+    assert "a run of 001_half.sql was killed on it" in refused.stderr
+    assert site.applied() == []
+    assert site.flask("baseline", "0").returncode == 0
     assert site.migrate().stdout.count("Applied ") == 1
-    assert site.history() == [("failure", "001_half"), ("apply", "001_half")]
+    assert site.history() == [("failure", "001_half"), ("baseline", ""), ("apply", "001_half")]
 
 
 def test_a_rollback_of_some_does_not_explain_that_none_is_recorded(site: Site) -> None:

@@ -157,13 +157,13 @@ def test_the_preview_of_a_rollback_can_be_stopped(tmp_path: Path) -> None:
     site.prepare()
     before = state(site.database)
     with site.flasking("rollback") as process:
-        until(lambda: any(site.data.glob("app.db-rehearsal-*/*/app.db-journal")))
+        until(lambda: any(site.data.glob(".financial_agent-private-*/*/app.db-journal")))
         process.send_signal(signal.SIGINT)
         with soon():
             finished = finish(process)
     assert finished.returncode == 130
     assert state(site.database) == before
-    assert not list(site.data.glob("app.db-rehearsal-*"))
+    assert not list(site.data.glob(".financial_agent-private-*"))
 
 
 @each_signal

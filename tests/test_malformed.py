@@ -286,6 +286,12 @@ NAMES = [
     ),
     Case("number-twice-and-one-applied", 4, applied={"001_first.sql": TABLE}, files={"001_other.sql": "SELECT 1;"}),
     Case("out-of-order", 4, applied={"002_second.sql": TABLE}, files={"001_first.sql": "SELECT 1;"}),
+    Case(
+        "rehearsal-of-attach",
+        4,
+        ("migrate", "--dry-run"),
+        files={"001_beyond.sql": "-- migrate:allow attach\nATTACH '/srv/other.db' AS other;\n"},
+    ),
     Case("ledger-lost", 4, files={"001_first.sql": TABLE}, prepare=foreign_tables),
     Case("ledger-lost-where-only-rows-changed", 4, applied=TWO_OF_ONE_SCHEMA, prepare=lose_the_ledger),
     Case("status-shows-a-bad-name", 4, ("status",), files={"001_first.sql": TABLE, "notes.sql": ""}),

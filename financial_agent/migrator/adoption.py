@@ -23,6 +23,7 @@ from financial_agent.migrator.script import Migration, MigrationFile, read
 log = logging.getLogger("financial_agent.migrator")
 
 _NOTE = "the ledger was lost; the schema is the one that this migration leaves"
+_IF_NONE = "If none of the migrations has run on it: flask db baseline 0"
 _LEGEND = "+ only the database has it, - only the migrations make it"
 
 
@@ -39,15 +40,8 @@ class Compared:
 
 
 def is_lost(db: Database) -> bool:
-    """Whether tables are there, and neither an entry nor an explanation why there is none. Writes nothing.
-
-    A history that leaves nothing applied is one: all was rolled back, the first migration failed outside a
-    transaction, or a baseline says that none has run.
-    """
-    if ledger.entries(db) or not db.tables():
-        return False
-    rows = ledger.history(db)
-    return not rows or bool(history.applied(rows))
+    """Whether tables are there, and neither an entry nor an explanation why there is none. Writes nothing."""
+    return not ledger.entries(db) and bool(db.tables()) and not history.explains_emptiness(ledger.history(db))
 
 
 def recover(db: Database, files: Sequence[MigrationFile], control: Control, git_commit: str | None) -> None:
@@ -60,7 +54,8 @@ def recover(db: Database, files: Sequence[MigrationFile], control: Control, git_
     found = schema.read(db)
     # Before the transaction, as that would keep others from writing.
     compared, obstacle = _compare(found, files, control.patience())
-    adopted = choose(db.name, compared, obstacle, told=history.applied(ledger.history(db)))
+    rows = ledger.history(db)
+    adopted = choose(db.name, compared, obstacle, told=history.applied(rows), unfinished=history.unfinished(rows))
     with db.transaction():
         if schema.read(db) != found:
             raise RecoveryRefused(
@@ -98,18 +93,29 @@ def _steps(files: Sequence[MigrationFile], parsed: list[Migration]) -> Iterator[
 
 
 def choose(
-    database: str, compared: Sequence[Compared], obstacle: CannotReplay | None, told: Collection[str]
+    database: str,
+    compared: Sequence[Compared],
+    obstacle: CannotReplay | None,
+    told: Collection[str],
+    unfinished: str | None = None,
 ) -> list[Migration]:
     """The migrations to record: all up to the only one after which the schema is the same.
 
     Where it is the same after several, because they change only rows, it must be the one up to which the history has
-    them as applied (`told`). Raises RecoveryRefused.
+    them as applied (`told`). What a killed process left `unfinished` may be there in part. Raises RecoveryRefused.
     """
     matches = [at for at, each in enumerate(compared) if not each.differences]
     certain = [at for at in matches if {each.filename for each in compared[: at + 1]} == told]
     choices = [compared[at].filename for at in certain or matches]
     if obstacle and not certain and compared and not compared[-1].differences:
         choices.append(obstacle.filename)  # it may have run, too
+    if unfinished and choices:
+        raise RecoveryRefused(
+            database=database,
+            why=f"a run of {unfinished} was killed on it, which may have done a part of it",
+            differences=[],
+            fix="\n".join([*map(_if_at, choices), _IF_NONE]),
+        )
     if len(choices) == 1:
         return [each.migration for each in compared[: (certain or matches)[0] + 1]]
     why = f"; {obstacle}" if obstacle else ""
@@ -123,7 +129,7 @@ def choose(
         why += f". That after {nearest.filename} is the nearest ({_LEGEND})"
     fix = [_if_at(nearest.filename)] if nearest else [_if_at(obstacle.filename)] if obstacle else []
     if not any(each.migration.file.version == 0 for each in compared):
-        fix.append("If none of the migrations has run on it: flask db baseline 0")
+        fix.append(_IF_NONE)
     differences = nearest.differences if nearest else []
     raise RecoveryRefused(database=database, why=why, differences=differences, fix="\n".join(fix))
 

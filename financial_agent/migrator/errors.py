@@ -33,7 +33,7 @@ class MigratorError(Exception):
     code: ClassVar[str]
     exit_code: ClassVar[int] = 2
     text: ClassVar[str]
-    advice: ClassVar[str] = ""
+    advice: ClassVar[str] = "{fix}"
 
     def __init__(self, *, location: Location | None = None, **fields: Any) -> None:
         self.location = location
@@ -56,7 +56,6 @@ class MigratorError(Exception):
 class ConfigurationInvalid(MigratorError):
     code = "FA101"
     text = "{setting} {problem}"
-    advice = "{fix}"
 
 
 class DatabaseUnsupported(MigratorError):
@@ -74,7 +73,6 @@ class DatabaseFolderMissing(MigratorError):
 class DatabaseUnusable(MigratorError):
     code = "FA104"
     text = "cannot use {database}: {cause}"
-    advice = "{fix}"
 
 
 class DatabaseDamaged(DatabaseUnusable):
@@ -90,7 +88,6 @@ class DatabaseReadOnly(MigratorError):
 class TargetUnknown(MigratorError):
     code = "FA106"
     text = "no migration matches {target!r}"
-    advice = "{fix}"
 
 
 class TargetAmbiguous(MigratorError):
@@ -114,7 +111,6 @@ class NameUnusable(MigratorError):
 class DatabaseMissing(MigratorError):
     code = "FA112"
     text = "there is no database at {database}"
-    advice = "{fix}"
 
 
 class BackupUnknown(MigratorError):
@@ -133,7 +129,6 @@ class FileRefused(MigratorError):
 class FileNameInvalid(FileRefused):
     code = "FA201"
     text = "{name} is not named like a migration: {why}"
-    advice = "{fix}"
 
 
 class VersionDuplicated(FileRefused):
@@ -151,7 +146,6 @@ class FileOutsideFolder(FileRefused):
 class FileUnreadable(FileRefused):
     code = "FA204"
     text = "cannot read {name}: {cause}"
-    advice = "{fix}"
 
 
 class EncodingInvalid(FileRefused):
@@ -175,19 +169,16 @@ class Unterminated(FileRefused):
 class DirectiveUnknown(FileRefused):
     code = "FA208"
     text = "{problem}"
-    advice = "{fix}"
 
 
 class DirectiveInvalid(FileRefused):
     code = "FA209"
     text = "{problem}"
-    advice = "{fix}"
 
 
 class SectionsInvalid(FileRefused):
     code = "FA210"
     text = "{problem}"
-    advice = "{fix}"
 
 
 class SectionEmpty(FileRefused):
@@ -297,13 +288,11 @@ class CascadeRefused(Refused):
 class Irreversible(Refused):
     code = "FA402"
     text = "{names} cannot be rolled back: {why}"
-    advice = "{fix}"
 
 
 class ConfirmationNeeded(Refused):
     code = "FA403"
     text = "{action} needs a confirmation"
-    advice = "{fix}"
 
 
 class FileRenamed(Refused):
@@ -321,7 +310,6 @@ class MigrationsPending(Refused):
 class BaselineRefused(Refused):
     code = "FA409"
     text = "{database} cannot be adopted: {why}"
-    advice = "{fix}"
 
 
 class RepairRefused(Refused):
@@ -360,7 +348,6 @@ class OutOfOrder(Refused):
 class RenumberRefused(Refused):
     code = "FA413"
     text = "{name} cannot be renumbered: {why}"
-    advice = "{fix}"
 
 
 class RecoveryRefused(Refused):
@@ -368,25 +355,27 @@ class RecoveryRefused(Refused):
 
     code = "FA414"
     text = "{database} has tables, and its ledger is lost: {why}"
-    advice = "{fix}"
+
+
+class RehearsalRefused(Refused):
+    code = "FA415"
+    text = "{name} cannot be rehearsed: {what} reaches beyond the copy"
+    advice = "Read what it does to the other database, and run it without a rehearsal (a rollback: with --yes)"
 
 
 class BackupFailed(Refused):
     code = "FA430"
     text = "no backup could be made in {folder}, and nothing was changed: {why}"
-    advice = "{fix}"
 
 
 class BackupUnusable(Refused):
     code = "FA431"
     text = "cannot use the backup {backup}: {why}"
-    advice = "{fix}"
 
 
 class RestoreRefused(Refused):
     code = "FA432"
     text = "cannot restore {backup}: {why}"
-    advice = "{fix}"
 
 
 class NoSpace(Refused):

@@ -9,6 +9,7 @@ from typing import Any
 
 from financial_agent.migrator import ledger, plan
 from financial_agent.migrator.databases import connect, exists
+from financial_agent.migrator.errors import MigrationFailedHalfway
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.session import ASKING, explained
 
@@ -126,25 +127,50 @@ def applied(rows: Sequence[Mapping[str, object]]) -> set[str]:
     return {str(filename) for filename, row in _newest(rows).items() if row["event"] != "rollback"}
 
 
-def _newest(rows: Sequence[Mapping[str, object]]) -> dict[object, Mapping[str, object]]:
-    """By filename, the event that wrote the ledger's entry, or removed it.
+def explains_emptiness(rows: Sequence[Mapping[str, object]]) -> bool:
+    """Whether the events tell why tables are there while no migration is recorded: those that ran were rolled back, one
+    took effect in part, or a baseline says that none has run."""
+    told = _leading_here(rows)
+    return not applied(rows) and any(
+        row["event"] == "rollback"
+        or (row["event"] == "baseline" and row["filename"] == "")
+        or (row["event"] == "failure" and str(row.get("error")).startswith(MigrationFailedHalfway.code))
+        for row in told
+    )
 
-    A baseline of no migration begins anew. A restore brings back the entries of an earlier row, which it names by its
-    hash.
-    """
-    returned_to = {row.get("entry_sha256") for row in rows if row["event"] == "restore"}
+
+def unfinished(rows: Sequence[Mapping[str, object]]) -> str | None:
+    """The migration that a killed process was running last, if nothing has come behind that."""
+    last = rows[-1] if rows else {}
+    was_killed = last.get("event") == "failure" and last.get("exit_code") is None
+    return str(last["filename"]) if was_killed else None
+
+
+def _newest(rows: Sequence[Mapping[str, object]]) -> dict[object, Mapping[str, object]]:
+    """By filename, the event that wrote the ledger's entry, or removed it. A baseline of no migration begins anew."""
     newest: dict[object, Mapping[str, object]] = {}
-    then: dict[object, dict[object, Mapping[str, object]]] = {"": {}}
-    for row in rows:
-        if row["event"] == "restore":
-            newest = dict(then.get(row.get("entry_sha256"), newest))
-        elif row["event"] == "baseline" and row["filename"] == "":
+    for row in _leading_here(rows):
+        if row["event"] == "baseline" and row["filename"] == "":
             newest = {}
         elif row["event"] in (*_APPLIED, "rollback"):
             newest[row["filename"]] = row
-        if returned_to and (sha256 := hash_of(row)) in returned_to:
-            then[sha256] = dict(newest)
     return newest
+
+
+def _leading_here(rows: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """The events that made the database what it is: a restore takes back those after the row that it names by its
+    hash, and all when the backup had no history."""
+    returned_to = {row.get("entry_sha256") for row in rows if row["event"] == "restore"}
+    path: list[Mapping[str, object]] = []
+    then: dict[object, list[Mapping[str, object]]] = {"": []}
+    for row in rows:
+        if row["event"] == "restore":
+            path = list(then.get(row.get("entry_sha256"), path))
+        else:
+            path.append(row)
+        if returned_to and (sha256 := hash_of(row)) in returned_to:
+            then[sha256] = list(path)
+    return path
 
 
 def hash_of(row: Mapping[str, object]) -> str:

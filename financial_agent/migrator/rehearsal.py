@@ -23,12 +23,13 @@ from financial_agent.migrator.databases import (
     workspace,
 )
 from financial_agent.migrator.effects import effects_of, foresee
-from financial_agent.migrator.errors import Interrupted, MigratorError
+from financial_agent.migrator.errors import Interrupted, MigratorError, RehearsalRefused
 from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
 from financial_agent.migrator.execution import summary
 from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.schema import Difference
+from financial_agent.migrator.script import locate
 
 _STATE = "This was a rehearsal on a copy; the database was not touched"
 
@@ -160,7 +161,7 @@ class _Stage:
         """Run a step on a copy of a copy, and its down section behind it. Returns what became of it, and a copy as
         the step left it, unless it is the last one."""
         work = self._copies.clone(before)
-        notes = _Notes()
+        notes = _Notes(step)
         with closing(connect(work, patience=self._patience)) as db:
             old, had = schema.read(db), db.orphans()
             (done,) = runner.execute(db, [step], self._control, None, notes.of(db))
@@ -203,26 +204,36 @@ class _Stage:
 class _Notes:
     """What the statements of a step said that they would do."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: Step) -> None:
         self.destroyed: dict[Effect, int] = {}
         self.written: set[str] | None = set()
         """The tables that may have changed, in lower case; None for all."""
+        self._step = step
 
     def of(self, db: Database) -> Callable[[Statement], None]:
         def note(statement: Statement) -> None:
+            self._refuse_to_leave(statement)
             effects = effects_of(db, statement)
             for effect in effects.destroyed:
                 self.destroyed.setdefault(effect, statement.line)
-                if effect.kind == "unknown":
+                if effect.kind in ("unknown", "rewrite"):
                     self.written = None
             if self.written is not None:
                 self.written |= {name.lower() for name in effects.written | effects.created}
 
         return note
 
+    def _refuse_to_leave(self, statement: Statement) -> None:
+        """Raise RehearsalRefused for what would change another file, which may be the very database."""
+        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, schema.tokens(statement.text))
+        if into or statement.keyword == "ATTACH":
+            location = locate(self._step.script.source.name, statement, 0)
+            what = "VACUUM INTO" if into else "ATTACH"
+            raise RehearsalRefused(location=location, name=self._step.filename, what=what)
+
 
 def _as_warnings(report: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Nothing was recovered but on the copy."""
+    """Nothing was recorded but on the copy."""
     message = "the ledger is lost; as its schema is there, it will be recorded, and not run"
     return lambda event: report(Warned(event.filename, message) if isinstance(event, Recovered) else event)
 

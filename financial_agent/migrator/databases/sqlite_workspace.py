@@ -1,25 +1,20 @@
-"""A private folder for copies of a database, which is gone when the work ends, however it ends."""
+"""Copies of a database to work on, in a private folder."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from financial_agent.migrator.databases import OutOfSpace, Patience
+from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.databases.sqlite import SqliteDatabase, exists
 from financial_agent.migrator.databases.sqlite_copy import Progress, copy, explained
 
-_INFIX = "-rehearsal-"
 _CHUNK = 1 << 30  # bytes
-# Waits for the end of its parent, and removes the folder: nobody else could after kill -9.
-_REMOVER = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
 
 class Workspace:
@@ -69,19 +64,10 @@ def workspace(database: Path, patience: Patience) -> Iterator[Workspace]:
     parent = database.resolve().parent
     if not os.access(parent, os.W_OK):
         parent = Path(tempfile.gettempdir())
-    _sweep(parent, database.name)
-    with explained(parent, 0):
-        folder = Path(tempfile.mkdtemp(prefix=f"{database.name}{_INFIX}", dir=parent))
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    remover = _start_remover(folder)
-    try:
+    with ExitStack() as stack:
+        with explained(parent, 0):
+            folder = stack.enter_context(private_folder(parent))
         yield Workspace(database, folder, patience)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-        if remover:
-            remover.communicate()
 
 
 def _clone(source: Path, target: Path) -> None:
@@ -97,32 +83,3 @@ def _clone(source: Path, target: Path) -> None:
             clone.truncate(0)
             clone.seek(0)
             shutil.copyfileobj(original, clone)
-
-
-def _sweep(parent: Path, name: str) -> None:
-    """Remove what rehearsals left that died together with their remover, as in a power cut."""
-    for folder in parent.iterdir():
-        if folder.name.startswith(f"{name}{_INFIX}"):
-            with suppress(OSError), closing(_Locked(folder)):  # it cannot be locked while its owner lives
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Locked:
-    def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-def _start_remover(folder: Path) -> subprocess.Popen[bytes] | None:
-    with suppress(OSError, TypeError):  # a server that embeds Python need not have an executable
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _REMOVER, folder], stdin=subprocess.PIPE, start_new_session=True
-        )
-    return None

@@ -1,0 +1,103 @@
+"""Ways around what rehearsals, recovery and restores promise that were found by trying to break them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import Site, snapshot
+
+CHATS = {
+    "001_chat": "CREATE TABLE IF NOT EXISTS chat (id INTEGER PRIMARY KEY, msg);",
+    "002_clean": "DELETE FROM chat WHERE msg LIKE 'draft%';",
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Two migrations that were applied, and a row that the second would delete if it ran again."""
+    site = Site(tmp_path / "site", CHATS)
+    site.prepare()
+    site.do("INSERT INTO chat (msg) VALUES ('draft of a letter'), ('hello')")
+    return site
+
+
+def without_ledger(site: Site, path: Path) -> Path:
+    shutil.copyfile(site.database, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE _migrations")
+        connection.execute("DROP TABLE _migration_history")
+    return path
+
+
+# A rehearsal stays on its copy.
+
+
+@pytest.mark.parametrize("marker", ["-- migrate:up", "-- migrate:up transaction:false"])
+def test_a_rehearsal_refuses_to_attach_the_very_database(site: Site, marker: str) -> None:
+    attach = f"-- migrate:allow attach\n{marker}\nATTACH '{site.database}' AS live;\nDELETE FROM live.chat;"
+    site.write({"003_beyond": attach})
+    before = snapshot(site.data)
+    finished = site.flask("migrate", "--dry-run")
+    assert finished.returncode == 4
+    assert "FA415" in finished.stderr
+    assert f"{site.directory}/003_beyond.sql:3:1" in finished.stderr
+    assert snapshot(site.data) == before
+
+
+def test_a_rehearsal_refuses_to_vacuum_into_another_file(site: Site) -> None:
+    target = site.root / "left.db"
+    site.write({"003_copy": f"-- migrate:up transaction:false\nVACUUM/**/main into '{target}';"})
+    assert site.flask("migrate", "--dry-run").returncode == 4
+    assert not target.exists()
+
+
+def test_a_rehearsal_does_not_try_a_down_section_that_attaches(site: Site) -> None:
+    down = f"ATTACH '{site.database}' AS live;\nDELETE FROM live.chat;"
+    site.write({"003_back": f"-- migrate:allow attach\n-- migrate:up\nSELECT 1;\n-- migrate:down\n{down}"})
+    before = snapshot(site.data)
+    finished = site.flask("migrate", "--dry-run")
+    assert finished.returncode == 0, finished.stderr
+    assert "the down section fails: FA415" in finished.stdout
+    assert snapshot(site.data) == before
+    site.prepare()
+    assert site.flask("rollback").returncode == 4
+    assert site.value("SELECT count(*) FROM chat") == 2
+
+
+# A lost ledger stays lost until it is recovered.
+
+
+@pytest.mark.parametrize("live", ["there", "missing"])
+def test_a_restored_database_without_a_ledger_does_not_look_new(site: Site, live: str) -> None:
+    dump = without_ledger(site, site.root / "dump.db")
+    if live == "missing":
+        site.database.unlink()
+    assert site.flask("restore", str(dump), "--yes").returncode == 0
+    finished = site.migrate()
+    assert (finished.returncode, "FA414" in finished.stderr) == (4, True)
+    assert site.value("SELECT count(*) FROM chat") == 2
+
+
+def test_the_note_of_a_killed_run_does_not_make_a_database_without_a_ledger_look_new(site: Site) -> None:
+    shutil.move(without_ledger(site, site.root / "dump.db"), site.database)
+    note = {"filename": "002_clean.sql", "direction": "up", "started_at": "x", "git_commit": None}
+    note |= {"process": 1, "os_user": "a", "host": "h"}
+    (site.data / "app.db-migrate-attempt").write_text(json.dumps(note))
+    finished = site.migrate()
+    assert (finished.returncode, "FA414" in finished.stderr) == (4, True)
+    assert site.value("SELECT count(*) FROM chat") == 2
+
+
+def test_a_first_migration_that_failed_halfway_can_be_corrected_and_run_again(tmp_path: Path) -> None:
+    half = "-- migrate:up transaction:false\nCREATE TABLE IF NOT EXISTS half (a);\n"
+    site = Site(tmp_path / "half", {"001_half": f"{half}SELEC 1;"})
+    assert site.migrate().returncode == 3
+    site.write({"001_half": f"{half}SELECT 1;"})
+    assert site.migrate().returncode == 0
+    assert site.applied() == ["001_half"]
