@@ -23,12 +23,13 @@ from financial_agent.migrator.databases import (
     workspace,
 )
 from financial_agent.migrator.effects import effects_of, foresee
-from financial_agent.migrator.errors import Interrupted, MigratorError
+from financial_agent.migrator.errors import Interrupted, MigratorError, RehearsalRefused
 from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
 from financial_agent.migrator.execution import summary
 from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.schema import Difference
+from financial_agent.migrator.script import locate
 
 _STATE = "This was a rehearsal on a copy; the database was not touched"
 
@@ -160,7 +161,7 @@ class _Stage:
         """Run a step on a copy of a copy, and its down section behind it. Returns what became of it, and a copy as
         the step left it, unless it is the last one."""
         work = self._copies.clone(before)
-        notes = _Notes()
+        notes = _Notes(step)
         with closing(connect(work, patience=self._patience)) as db:
             old, had = schema.read(db), db.orphans()
             (done,) = runner.execute(db, [step], self._control, None, notes.of(db))
@@ -197,19 +198,39 @@ class _Stage:
                 return WayBack(f"{error.code} {error.message}")
             now = schema.read(db)
         rows = compare(before, work, notes.written, self._patience)
-        return WayBack(None, tuple(schema.differences(old, now)), tuple(rows))
+        return WayBack(None, tuple(_differences_that_count(old, now)), tuple(rows))
+
+
+def _differences_that_count(before: schema.Schema, after: schema.Schema) -> list[Difference]:
+    """Without those that renaming something and renaming it back leaves: SQLite puts its name in quotes."""
+
+    def plain(state: schema.Schema) -> dict[tuple[str, str], list[str]]:
+        return {
+            (each.type, each.name): [word.strip('"`[]') for word in schema.tokens(each.sql)] for each in state.objects
+        }
+
+    old, new = plain(before), plain(after)
+    return [
+        each
+        for each in schema.differences(before, after)
+        if old.get((each.type, each.name)) != new.get((each.type, each.name))
+    ]
 
 
 class _Notes:
     """What the statements of a step said that they would do."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: Step) -> None:
+        self._source = step.script.source.name
         self.destroyed: dict[Effect, int] = {}
         self.written: set[str] | None = set()
         """The tables that may have changed, in lower case; None for all."""
 
     def of(self, db: Database) -> Callable[[Statement], None]:
         def note(statement: Statement) -> None:
+            if _reaches_outside(statement):
+                location = locate(self._source, statement, 0)
+                raise RehearsalRefused(location=location, keyword=statement.keyword)
             effects = effects_of(db, statement)
             for effect in effects.destroyed:
                 self.destroyed.setdefault(effect, statement.line)
@@ -225,6 +246,12 @@ def _as_warnings(report: Callable[[Event], None]) -> Callable[[Event], None]:
     """Nothing was recovered but on the copy."""
     message = "the ledger is lost; as its schema is there, it will be recorded, and not run"
     return lambda event: report(Warned(event.filename, message) if isinstance(event, Recovered) else event)
+
+
+def _reaches_outside(statement: Statement) -> bool:
+    """Whether it opens or writes another file, which would be the real one."""
+    words = {word.upper() for word in schema.tokens(statement.text)} if statement.keyword == "VACUUM" else set()
+    return statement.keyword == "ATTACH" or "INTO" in words
 
 
 def _without_results(report: Callable[[Event], None]) -> Callable[[Event], None]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from financial_agent.migrator.databases import OutOfSpace, Patience
@@ -17,6 +17,7 @@ from financial_agent.migrator.databases.sqlite import SqliteDatabase, exists
 from financial_agent.migrator.databases.sqlite_copy import Progress, copy, explained
 
 _INFIX = "-rehearsal-"
+_LOCK = "lock"
 _CHUNK = 1 << 30  # bytes
 # Waits for the end of its parent, and removes the folder: nobody else could after kill -9.
 _REMOVER = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
@@ -67,13 +68,11 @@ class Workspace:
 def workspace(database: Path, patience: Patience) -> Iterator[Workspace]:
     """See `databases.workspace`."""
     parent = database.resolve().parent
-    if not os.access(parent, os.W_OK):
+    if not os.access(parent, os.R_OK | os.W_OK | os.X_OK):
         parent = Path(tempfile.gettempdir())
-    _sweep(parent, database.name)
     with explained(parent, 0):
-        folder = Path(tempfile.mkdtemp(prefix=f"{database.name}{_INFIX}", dir=parent))
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+        _sweep(parent, database.name)
+        folder, lock = _own_folder(parent, database.name)
     remover = _start_remover(folder)
     try:
         yield Workspace(database, folder, patience)
@@ -82,6 +81,18 @@ def workspace(database: Path, patience: Patience) -> Iterator[Workspace]:
         os.close(lock)
         if remover:
             remover.communicate()
+
+
+def _own_folder(parent: Path, name: str) -> tuple[Path, int]:
+    """A new folder with its lock, which others see is held for as long as the process lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}{_INFIX}", dir=parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)  # another rehearsal swept it away before it was locked
 
 
 def _clone(source: Path, target: Path) -> None:
@@ -103,21 +114,17 @@ def _sweep(parent: Path, name: str) -> None:
     """Remove what rehearsals left that died together with their remover, as in a power cut."""
     for folder in parent.iterdir():
         if folder.name.startswith(f"{name}{_INFIX}"):
-            with suppress(OSError), closing(_Locked(folder)):  # it cannot be locked while its owner lives
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it cannot be locked while its owner lives; without a lock it is not ours
+                _remove_if_left(folder)
 
 
-class _Locked:
-    def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        os.close(self._descriptor)
+def _remove_if_left(folder: Path) -> None:
+    lock = os.open(folder / _LOCK, os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
 
 
 def _start_remover(folder: Path) -> subprocess.Popen[bytes] | None:
