@@ -23,7 +23,7 @@ from financial_agent.migrator.databases import (
     workspace,
 )
 from financial_agent.migrator.effects import effects_of, foresee
-from financial_agent.migrator.errors import Interrupted, MigratorError, RehearsalRefused
+from financial_agent.migrator.errors import DiskFull, Interrupted, MigratorError, RehearsalRefused
 from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
 from financial_agent.migrator.execution import summary
 from financial_agent.migrator.lexer import Statement
@@ -144,6 +144,8 @@ def _with_steps(rehearsal: Rehearsal, stage: _Stage, before: str, steps: Sequenc
             rehearsed.append(result)
             before = after
     except MigratorError as error:
+        if isinstance(error, DiskFull):  # the copy's own folder is gone when that is read
+            error = DiskFull(location=error.location, **{**error.fields, "folder": stage.folder})
         error.state = _STATE
         return replace(rehearsal, steps=rehearsed, failure=error)
     return replace(rehearsal, steps=rehearsed)
@@ -156,6 +158,7 @@ class _Stage:
         self._copies = copies
         self._control = replace(control, report=_without_results(control.report))
         self._patience = control.patience()
+        self.folder = Path(copies.folder)
 
     def perform(self, step: Step, before: str, *, is_last: bool) -> tuple[Rehearsed, str]:
         """Run a step on a copy of a copy, and its down section behind it. Returns what became of it, and a copy as

@@ -15,6 +15,7 @@ from pathlib import Path
 from financial_agent.migrator.databases import OutOfSpace, Patience
 from financial_agent.migrator.databases.sqlite import SqliteDatabase, exists
 from financial_agent.migrator.databases.sqlite_copy import Progress, copy, explained
+from financial_agent.migrator.errors import NoSpace
 
 _INFIX = "-rehearsal-"
 _LOCK = "lock"
@@ -32,11 +33,19 @@ class Workspace:
         self._patience = patience
         self._count = 0
 
+    @property
+    def folder(self) -> str:
+        """Where its disk space is."""
+        return str(self._folder.parent)
+
     def original(self, progress: Progress) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""
         target = self._new_path()
         if exists(self._database):
-            copy(self._database, target, 0o600, self._patience, progress)
+            try:
+                copy(self._database, target, 0o600, self._patience, progress)
+            except NoSpace as error:  # the copy's own folder is gone when that is read
+                raise NoSpace(**{**error.fields, "folder": self._folder.parent}) from error
         else:
             SqliteDatabase(target, patience=self._patience).close()
         return str(target)
@@ -44,7 +53,7 @@ class Workspace:
     def clone(self, database: str) -> str:
         """A copy of a copy that no connection is open to; shares its blocks where the file system can."""
         source, target = Path(database), self._new_path()
-        with explained(target, source.stat().st_size):
+        with explained(self._folder, source.stat().st_size):
             try:
                 _clone(source, target)
             except BaseException:
