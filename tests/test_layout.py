@@ -15,7 +15,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 ENGINE = sorted(name for name in MODULES if name.startswith("migrator."))
-LONGEST = 420  # lines
+LONGEST = 430  # lines
 
 # What stands left is imported by what stands right, never the other way round, not even through others
 # (design, section 2): `errors ← lexer ← script ← discovery`, `errors ← databases ← ledger`, `plan` on top of both.

@@ -144,6 +144,8 @@ def _with_steps(rehearsal: Rehearsal, stage: _Stage, before: str, steps: Sequenc
             rehearsed.append(result)
             before = after
     except MigratorError as error:
+        if isinstance(error, DiskFull):  # the copy's own folder is gone when that is read
+            error = DiskFull(location=error.location, **{**error.fields, "folder": stage.folder})
         error.state = _STATE
         return replace(rehearsal, steps=rehearsed, failure=error)
     return replace(rehearsal, steps=rehearsed)
@@ -156,6 +158,7 @@ class _Stage:
         self._copies = copies
         self._control = replace(control, report=_without_results(control.report))
         self._patience = control.patience()
+        self.folder = Path(copies.folder)
 
     def perform(self, step: Step, before: str, *, is_last: bool) -> tuple[Rehearsed, str]:
         """Run a step on a copy of a copy, and its down section behind it. Returns what became of it, and a copy as
@@ -198,7 +201,23 @@ class _Stage:
                 return WayBack(f"{error.code} {error.message}")
             now = schema.read(db)
         rows = compare(before, work, notes.written, self._patience)
-        return WayBack(None, tuple(schema.differences(old, now)), tuple(rows))
+        return WayBack(None, tuple(_differences_that_count(old, now)), tuple(rows))
+
+
+def _differences_that_count(before: schema.Schema, after: schema.Schema) -> list[Difference]:
+    """Without those that renaming something and renaming it back leaves: SQLite puts its name in quotes."""
+
+    def plain(state: schema.Schema) -> dict[tuple[str, str], list[str]]:
+        return {
+            (each.type, each.name): [word.strip('"`[]') for word in schema.tokens(each.sql)] for each in state.objects
+        }
+
+    old, new = plain(before), plain(after)
+    return [
+        each
+        for each in schema.differences(before, after)
+        if old.get((each.type, each.name)) != new.get((each.type, each.name))
+    ]
 
 
 class _Notes:
@@ -236,6 +255,12 @@ def _as_warnings(report: Callable[[Event], None]) -> Callable[[Event], None]:
     """Nothing was recorded but on the copy."""
     message = "the ledger is lost; as its schema is there, it will be recorded, and not run"
     return lambda event: report(Warned(event.filename, message) if isinstance(event, Recovered) else event)
+
+
+def _reaches_outside(statement: Statement) -> bool:
+    """Whether it opens or writes another file, which would be the real one."""
+    words = {word.upper() for word in schema.tokens(statement.text)} if statement.keyword == "VACUUM" else set()
+    return statement.keyword == "ATTACH" or "INTO" in words
 
 
 def _without_results(report: Callable[[Event], None]) -> Callable[[Event], None]:

@@ -214,6 +214,10 @@ class Database(Protocol):
 class Workspace(Protocol):
     """Copies of a database. Raises NoSpace, Stopped, DatabaseLocked and DatabaseUnusable."""
 
+    @property
+    def folder(self) -> str:
+        """Where its disk space is."""
+
     def original(self, progress: Callable[[int, int], None]) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""
 

@@ -13,6 +13,7 @@ from financial_agent.migrator.databases import OutOfSpace, Patience
 from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.databases.sqlite import SqliteDatabase, exists
 from financial_agent.migrator.databases.sqlite_copy import Progress, copy, explained
+from financial_agent.migrator.errors import NoSpace
 
 _CHUNK = 1 << 30  # bytes
 
@@ -26,11 +27,19 @@ class Workspace:
         self._patience = patience
         self._count = 0
 
+    @property
+    def folder(self) -> str:
+        """Where its disk space is."""
+        return str(self._folder.parent)
+
     def original(self, progress: Progress) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""
         target = self._new_path()
         if exists(self._database):
-            copy(self._database, target, 0o600, self._patience, progress)
+            try:
+                copy(self._database, target, 0o600, self._patience, progress)
+            except NoSpace as error:  # the copy's own folder is gone when that is read
+                raise NoSpace(**{**error.fields, "folder": self._folder.parent}) from error
         else:
             SqliteDatabase(target, patience=self._patience).close()
         return str(target)
@@ -38,7 +47,7 @@ class Workspace:
     def clone(self, database: str) -> str:
         """A copy of a copy that no connection is open to; shares its blocks where the file system can."""
         source, target = Path(database), self._new_path()
-        with explained(target, source.stat().st_size):
+        with explained(self._folder, source.stat().st_size):
             try:
                 _clone(source, target)
             except BaseException:
@@ -62,12 +71,24 @@ class Workspace:
 def workspace(database: Path, patience: Patience) -> Iterator[Workspace]:
     """See `databases.workspace`."""
     parent = database.resolve().parent
-    if not os.access(parent, os.W_OK):
+    if not os.access(parent, os.R_OK | os.W_OK | os.X_OK):
         parent = Path(tempfile.gettempdir())
     with ExitStack() as stack:
         with explained(parent, 0):
             folder = stack.enter_context(private_folder(parent))
         yield Workspace(database, folder, patience)
+
+
+def _own_folder(parent: Path, name: str) -> tuple[Path, int]:
+    """A new folder with its lock, which others see is held for as long as the process lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}{_INFIX}", dir=parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)  # another rehearsal swept it away before it was locked
 
 
 def _clone(source: Path, target: Path) -> None:
