@@ -445,16 +445,20 @@ def test_the_copy_is_gone_when_it_is_stopped(site: Site) -> None:
         assert sorted(os.listdir(site.data)) == ["app.db", "app.db-migrate-lock"]
 
 
-def test_what_a_power_cut_left_is_removed_and_what_is_in_use_is_not(site: Site) -> None:
-    left, used, foreign = (site.data / f"app.db-rehearsal-{name}" for name in ("left", "used", "foreign"))
+def test_what_a_power_cut_left_is_removed_and_what_is_in_use_or_not_ours_is_not(site: Site) -> None:
+    names = (".financial_agent-private-abcdefgh", ".financial_agent-private-12345678", "app.db-rehearsal-notes")
+    left, used, foreign = (site.data / name for name in names)
     for folder in (left, used, foreign):
         (folder / "1").mkdir(parents=True)
         (folder / "1" / "app.db").write_bytes(b"a copy")
-        if folder != foreign:
-            (folder / "lock").touch()
-    with open(used / "lock", "r+b") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.mkfifo(site.data / ".financial_agent-private-fifofifo")
+    site.write({"002_more": "CREATE TABLE more (x);"})
+    descriptor = os.open(used, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         migrated(site)
+    finally:
+        os.close(descriptor)
     assert not left.exists()
     assert (used / "1" / "app.db").exists()
     assert (foreign / "1" / "app.db").exists()
@@ -503,7 +507,7 @@ def test_the_text_tells_each_script_and_that_nothing_was_touched(site: Site) -> 
         "-- 002_less.sql\nDELETE FROM chats WHERE id = 1;",
         "  schema    no change\n",
         "  rows      chats: 1 deleted\n",
-        "  destroys  deletes rows of chats (line 2)\n",
+        "  destroys  line 2: deletes rows of chats\n",
         "  checks    integrity ok, foreign keys ok\n",
         "1 row of chats would not come back",
         "The database was not touched.",
@@ -528,14 +532,14 @@ def test_the_json_has_it_all(site: Site) -> None:
     told = answer["rehearsal"]
     assert told["destructive"]
     assert told["size"] == site.database.stat().st_size
-    (script,) = told["scripts"]
+    (script,) = told["migrations"]
     assert script["filename"] == "002_less.sql"
     assert (script["state"], script["direction"], script["statements"]) == ("rehearsed", "up", 1)
     assert script["rows"] == [{"table": "chats", "inserted": 0, "updated": 0, "deleted": 1, "values": {}}]
     assert script["destroys"] == [
         {"kind": "delete", "name": "chats", "column": None, "via": None, "everywhere": False, "line": 2}
     ]
-    assert (script["schema"], script["foreign_keys"], script["integrity"]) == ([], None, [])
+    assert (script["schema"], script["foreign_keys"], script["integrity"]) == ([], [], [])
     assert script["way_back"] == {"complete": False, "failure": None, "schema": [], "rows": script["rows"]}
     assert script["sql"] == "DELETE FROM chats WHERE id = 1;"
     assert script["blocked_ms"] >= 0

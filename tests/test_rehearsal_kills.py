@@ -55,7 +55,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def copies(site: Site) -> list[Path]:
-    return list(site.data.glob("app.db-rehearsal-*"))
+    return list(site.data.glob(".financial_agent-private-*"))
 
 
 def duration(site: Site) -> float:

@@ -384,12 +384,6 @@ class NoSpace(Refused):
     advice = "Free some space: df -h {folder}"
 
 
-class RehearsalRefused(Refused):
-    code = "FA434"
-    text = "{keyword} reaches another file, which a rehearsal must not touch"
-    advice = "It runs without a rehearsal only: flask db migrate, or flask db rollback --yes"
-
-
 class LedgerUnusable(Refused):
     code = "FA407"
     text = "the table {table} is not a migration ledger: {why}"

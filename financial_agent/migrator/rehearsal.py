@@ -23,7 +23,7 @@ from financial_agent.migrator.databases import (
     workspace,
 )
 from financial_agent.migrator.effects import effects_of, foresee
-from financial_agent.migrator.errors import Interrupted, MigratorError, RehearsalRefused
+from financial_agent.migrator.errors import DiskFull, Interrupted, MigratorError, RehearsalRefused
 from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
 from financial_agent.migrator.execution import summary
 from financial_agent.migrator.lexer import Statement
@@ -255,12 +255,6 @@ def _as_warnings(report: Callable[[Event], None]) -> Callable[[Event], None]:
     """Nothing was recorded but on the copy."""
     message = "the ledger is lost; as its schema is there, it will be recorded, and not run"
     return lambda event: report(Warned(event.filename, message) if isinstance(event, Recovered) else event)
-
-
-def _reaches_outside(statement: Statement) -> bool:
-    """Whether it opens or writes another file, which would be the real one."""
-    words = {word.upper() for word in schema.tokens(statement.text)} if statement.keyword == "VACUUM" else set()
-    return statement.keyword == "ATTACH" or "INTO" in words
 
 
 def _without_results(report: Callable[[Event], None]) -> Callable[[Event], None]:

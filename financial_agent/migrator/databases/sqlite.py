@@ -116,8 +116,11 @@ class SqliteDatabase:
         """Open, and see that the file can be read.
 
         A connection that only asks is opened for writing, too, though no statement of it writes: no other can roll back
-        the journal of a killed process, and no other removes the files that reading makes in WAL mode.
+        the journal of a killed process, and no other removes the files that reading makes in WAL mode. But where a -wal
+        holds something, closing the last connection would write that into the database, unless it may not write.
         """
+        if self._readonly and mode == "mode=rw" and self._is_waiting_in_wal():
+            mode = "mode=ro"
         # No statement cache: a cached statement of megabytes would stay in memory.
         uri = f"{self.path.absolute().as_uri()}?{mode}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_POLL, cached_statements=0)
@@ -136,6 +139,12 @@ class SqliteDatabase:
             connection.close()
             raise
         return connection
+
+    def _is_waiting_in_wal(self) -> bool:
+        try:
+            return self._beside("wal").stat().st_size > 0
+        except OSError:
+            return False
 
     def _unusable(self, error: sqlite3.Error) -> Exception:
         """What an error says that comes from the file, not from a statement."""

@@ -125,12 +125,7 @@ class Copyable(SqliteDatabase):
 
 
 class _Source(Copyable):
-    """A database whose file is not changed: closing the last connection would write what the -wal holds into it, but
-    not by one that may not write."""
-
-    def _open(self, mode: str) -> sqlite3.Connection:
-        wal = Path(f"{self.path.resolve()}-wal")
-        return super()._open("mode=ro" if mode == "mode=rw" and wal.exists() and wal.stat().st_size else mode)
+    """A database that others go on writing to."""
 
     def _fill(self, target: Path, heard: Heard) -> None:
         if self._size() < _SMALL or not self._copy_raw(target, heard):

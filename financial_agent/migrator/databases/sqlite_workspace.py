@@ -79,18 +79,6 @@ def workspace(database: Path, patience: Patience) -> Iterator[Workspace]:
         yield Workspace(database, folder, patience)
 
 
-def _own_folder(parent: Path, name: str) -> tuple[Path, int]:
-    """A new folder with its lock, which others see is held for as long as the process lives."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}{_INFIX}", dir=parent))
-        with suppress(FileNotFoundError):
-            lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)  # another rehearsal swept it away before it was locked
-
-
 def _clone(source: Path, target: Path) -> None:
     size = source.stat().st_size
     with open(source, "rb", buffering=0) as original, open(target, "xb", buffering=0) as clone:
