@@ -6,11 +6,13 @@ import hashlib
 import os
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 
@@ -28,7 +30,7 @@ from financial_agent.migrator.errors import (
     NoSpace,
 )
 from financial_agent.migrator.events import Copying, Event
-from tests.helpers import Site, held, rows_of, snapshot, state
+from tests.helpers import Site, held, rows_of, snapshot, state, until
 
 CONTROL = Control(wait=1)
 
@@ -159,8 +161,9 @@ def test_a_backup_can_be_made_as_a_named_file_or_in_a_named_folder(site: Site, t
 @pytest.mark.parametrize("name", ["mine.db", "mine.db.sha256"])
 def test_a_backup_never_overwrites_a_file(site: Site, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
-    with pytest.raises(BackupFailed, match="File exists"):
+    with pytest.raises(BackupFailed, match="File exists") as caught:
         backup.make_at(str(site.database), tmp_path / "mine.db", CONTROL)
+    assert caught.value.hint.startswith("Give another name")
     assert {path.name for path in tmp_path.iterdir()} == {name, "site"}
     assert (tmp_path / name).read_text() == "precious"
 
@@ -193,8 +196,9 @@ def test_a_database_that_is_not_there_has_no_backup(tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_parent_is_missing_is_not_made(site: Site, policy: Policy) -> None:
-    with pytest.raises(BackupFailed, match="No such file"):
+    with pytest.raises(BackupFailed, match="No such file") as caught:
         make(site, replace(policy, folder=site.data / "mistyped" / "backups"))
+    assert caught.value.hint == f"mkdir -p {site.data}/mistyped/backups"
     assert "mistyped" not in contents(site.data)
 
 
@@ -279,6 +283,22 @@ def test_a_file_that_looks_like_a_backup_but_has_no_checksum_is_listed_as_not_ch
     (policy.folder / "app-017-20261122T143348.123Z-manual.db").write_text("?")
     (found,) = listed(site, policy)
     assert (found.version, found.size, found.checked) == ("017", 1, False)
+
+
+@pytest.mark.parametrize("change", [lambda path: path.open("ab"), lambda path: path.open("r+b")])
+def test_a_backup_that_was_written_to_since_is_listed_as_not_checked(
+    site: Site, policy: Policy, change: Callable[[Path], BinaryIO]
+) -> None:
+    made = make(site, policy)
+    assert listed(site, policy)[0].checked
+    until(lambda: time.time_ns() > made.path.stat().st_mtime_ns + 20_000_000)  # a file's time has a kernel's ticks
+    with change(made.path) as file:
+        file.write(b"x")
+    assert not listed(site, policy)[0].checked
+
+
+def test_without_backups_the_command_says_how_to_make_one(site: Site, policy: Policy) -> None:
+    assert site.flask("backups").stdout == f"No backups in {policy.folder}. Make one with: flask db backup\n"
 
 
 def test_only_so_many_of_those_that_runs_made_are_kept(site: Site, policy: Policy) -> None:

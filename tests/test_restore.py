@@ -301,7 +301,7 @@ def test_a_restore_goes_on_when_the_others_let_go(
         releasing = [release]
 
         def let_go(event: Event) -> None:
-            if "alone" in getattr(event, "purpose", "") and releasing:
+            if "let go" in getattr(event, "purpose", "") and releasing:
                 releasing.pop()()
 
         put_back(site, policy, made, Control(wait=20, report=let_go))
@@ -313,7 +313,7 @@ def test_those_that_wait_are_answered_while_a_restore_waits(site: Site, policy: 
     answers = []
 
     def ask(event: Event) -> None:
-        if "alone" in getattr(event, "purpose", ""):
+        if "let go" in getattr(event, "purpose", ""):
             answers.append(site.value("SELECT count(*) FROM one"))
 
     with held(site.database, "BEGIN", "SELECT * FROM one"), pytest.raises(DatabaseLocked):

@@ -79,7 +79,7 @@ class Backup:
     size: int
     """Bytes."""
     checked: bool
-    """It was found sound when it was made, and its SHA-256 is kept."""
+    """It was found sound when it was made, its SHA-256 is kept, and nobody has written to it since."""
 
     @property
     def name(self) -> str:
@@ -314,8 +314,18 @@ def _explained(database: str, folder: Path, control: Control) -> Iterator[None]:
     except MigratorError as error:
         raise BackupFailed(folder=folder, why=error.message, fix=error.hint) from error
     except OSError as error:
-        fix = f"ls -ld {shlex.quote(str(folder))}; df -h {shlex.quote(str(folder))}"
-        raise BackupFailed(folder=folder, why=f"{error.filename or folder}: {error.strerror}", fix=fix) from error
+        why = f"{error.filename or folder}: {error.strerror}"
+        raise BackupFailed(folder=folder, why=why, fix=_mending(error, shlex.quote(str(folder)))) from error
+
+
+def _mending(error: OSError, folder: str) -> str:
+    match error:
+        case FileExistsError():
+            return "Give another name, or a folder: flask db backup PATH"
+        case FileNotFoundError():
+            return f"mkdir -p {folder}"
+        case _:
+            return f"ls -ld {folder}; df -h {folder}"
 
 
 # Names and sums.
@@ -356,7 +366,15 @@ def _parsed(path: Path, stem: str) -> Backup | None:
         return None
     version = None if parts["version"] == "none" else parts["version"]
     kind = next(kind for kind in get_args(Kind) if kind == parts["kind"])
-    return Backup(path, version, time, kind, size, _sum_of(path).exists())
+    return Backup(path, version, time, kind, size, _is_as_summed(path))
+
+
+def _is_as_summed(path: Path) -> bool:
+    """Whether a backup has not been written to since its SHA-256 was, as far as their times tell, which is at once."""
+    try:
+        return path.stat().st_mtime_ns <= _sum_of(path).stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _sum_of(path: Path) -> Path:
