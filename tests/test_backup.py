@@ -309,6 +309,54 @@ def test_only_so_many_of_those_that_runs_made_are_kept(site: Site, policy: Polic
     assert contents(policy.folder) == names | {f"{name}.sha256" for name in names}
 
 
+def test_what_a_run_has_just_made_is_kept_whatever_the_others_times_say(site: Site, policy: Policy) -> None:
+    """A clock that was wrong has been put right."""
+    made = [make(site, policy, "migrate") for _ in range(3)]
+    for each in made:
+        each.path.rename(policy.folder / f"app-002-2031{each.name[12:]}")
+    newest = make(site, policy, "migrate")
+    assert newest.path.exists()
+    assert len(listed(site, policy)) == 3
+
+
+def test_backups_of_one_version_go_before_the_only_one_of_another(site: Site, policy: Policy) -> None:
+    """A migration that fails is tried again and again."""
+    old = make(site, policy, "migrate")
+    site.write({"003_three": "CREATE TABLE three (n);"})
+    site.prepare()
+    made = [make(site, policy, "migrate") for _ in range(5)]
+    assert listed(site, policy) == [*made[:2:-1], old]
+
+
+@pytest.mark.parametrize("other", ["app.sqlite", "app.2025", "app.db.db"])
+def test_a_database_of_another_name_has_its_own_backups(site: Site, policy: Policy, other: str) -> None:
+    made = make(site, policy, "migrate")
+    database = site.database.with_name(other)
+    database.write_bytes(made.path.read_bytes())
+    others = [backup.make(str(database), policy, "migrate", CONTROL) for _ in range(5)]
+    assert listed(site, policy) == [made]
+    assert backup.listed(str(database), policy.folder) == others[:1:-1]
+
+
+def test_the_checksum_of_a_backup_that_is_kept_elsewhere_stays(site: Site, policy: Policy) -> None:
+    made = make(site, policy)
+    made.path.rename(site.root / made.name)
+    make(site, policy)
+    assert f"{made.name}.sha256" in contents(policy.folder)
+
+
+def test_a_fifo_keeps_nobody_waiting(site: Site, policy: Policy) -> None:
+    os.mkfifo(policy.folder)
+    with pytest.raises(BackupFailed, match="Not a directory"):
+        make(site, policy)
+    policy.folder.unlink()
+    made = make(site, policy)
+    made.path.with_name(f"{made.name}.sha256").unlink()
+    os.mkfifo(made.path.with_name(f"{made.name}.sha256"))
+    with pytest.raises(BackupUnusable, match="is not a file"):
+        backup.verify(made.path, CONTROL.patience())
+
+
 def test_a_backup_that_fails_removes_no_older_one(site: Site, policy: Policy) -> None:
     made = [make(site, policy, "migrate") for _ in range(3)]
     site.do("DROP TABLE _migrations", "CREATE TABLE _migrations (x)")
@@ -324,8 +372,6 @@ def test_what_a_dead_process_left_is_removed_by_the_next_and_what_a_live_one_mak
     left = policy.folder / f"{backup._DRAFTS}dead"
     left.mkdir()
     (left / "backup.db").write_text("half")
-    alone = policy.folder / "app-002-20261122T143348.123Z-manual.db.sha256"
-    alone.write_text("of a file that never got its name")
     with backup.draft_folder(policy.folder) as live:
         made = make(site, policy)
         assert contents(policy.folder) == {made.name, f"{made.name}.sha256", live.name}

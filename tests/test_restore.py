@@ -413,6 +413,14 @@ def test_what_is_no_longer_a_database_is_replaced_and_kept(
     assert found.path.read_bytes() == ruins
 
 
+def test_what_replaces_a_ruin_may_be_read_by_no_more_than_that(site: Site, policy: Policy, made: Backup) -> None:
+    overwrite(site)
+    site.database.chmod(0o600)
+    made.path.chmod(0o644)
+    put_back(site, policy, made)
+    assert site.database.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_missing_database_is_put_in_place_without_what_lay_beside_it(
     site: Site, policy: Policy, made: Backup
 ) -> None:

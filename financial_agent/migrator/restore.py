@@ -159,8 +159,7 @@ def _exchange(live: SoleDatabase, database: str, policy: Policy, prepared: Prepa
         draft = drafts / "backup.db"
         live.copy(draft, 0o777, _reporter(control, "keeping the database"))
         contents = backup.look_into(draft, patience)
-        stem = file_of(database).stem
-        kept = backup.publish(draft, stem, policy.folder, "restore", contents, patience).path
+        kept = backup.publish(draft, backup.label(database), policy.folder, "restore", contents, patience).path
     continues = _finish(prepared, kept, live)
     if not continues:
         control.report(
@@ -174,9 +173,12 @@ def _put_in_place(database: str, policy: Policy, prepared: Prepared) -> Restored
     """Put the file itself in the place of one that is missing, or that no longer is a database."""
     place = file_of(database)
     with backup.locked(policy.folder):
-        kept = backup.unused_path(policy.folder, place.stem, None, "restore", backup.now())
+        kept = backup.unused_path(policy.folder, backup.label(database), None, "restore", backup.now())
         was_there = exists(database)
         _finish(prepared, kept if was_there else None, None)
+        if was_there:  # who may not read the one may not read the other
+            prepared.draft.chmod(place.stat().st_mode & 0o777)
+            backup.give_to_owner_of(place, prepared.draft)
         backup.sync(prepared.draft)
         put_in_place(database, prepared.draft, kept)
         backup.sync(policy.folder)
