@@ -21,6 +21,7 @@ from financial_agent.migrator import backup
 from financial_agent.migrator.backup import Backup, Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import sqlite_copy
+from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
@@ -369,10 +370,10 @@ def test_what_a_dead_process_left_is_removed_by_the_next_and_what_a_live_one_mak
     site: Site, policy: Policy
 ) -> None:
     policy.folder.mkdir()
-    left = policy.folder / f"{backup._DRAFTS}dead"
+    left = policy.folder / ".financial_agent-private-the_dead"
     left.mkdir()
     (left / "backup.db").write_text("half")
-    with backup.draft_folder(policy.folder) as live:
+    with private_folder(policy.folder) as live:
         made = make(site, policy)
         assert contents(policy.folder) == {made.name, f"{made.name}.sha256", live.name}
 

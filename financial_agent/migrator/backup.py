@@ -7,8 +7,6 @@ import hashlib
 import os
 import re
 import shlex
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from financial_agent.migrator.databases import (
     exists,
     file_of,
 )
+from financial_agent.migrator.databases.private_folder import lock_folder, private_folder
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
@@ -48,7 +47,6 @@ _NAME = re.compile(
     re.DOTALL,
 )
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_DRAFTS = ".financial_agent-partial-"
 _CHUNK = 1 << 20
 _DIGITS = 64  # of a SHA-256
 _AS_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)  # who opens a FIFO waits for ever
@@ -177,7 +175,7 @@ def _make(database: str, folder: Path, name: str | None, kind: Kind, control: Co
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     patience = control.patience()
-    with draft_folder(folder) as drafts:
+    with private_folder(folder) as drafts:
         draft = drafts / "backup.db"
         copy(database, draft, patience, _follower(draft, control), mode=0o777)
         contents = look_into(draft, patience)
@@ -249,36 +247,10 @@ def give_to_owner_of(other: Path, path: Path) -> None:
 
 
 @contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
-    """A folder in a folder, for what nobody else shall find before it is complete; gone at the end.
-
-    A lock on it dies with its process, and the next one removes what a dead process left. Raises OSError.
-    """
-    with locked(folder):
-        _sweep(folder)
-        drafts = Path(tempfile.mkdtemp(prefix=_DRAFTS, dir=folder))
-        lock = os.open(drafts, os.O_RDONLY)
-        _lock(lock, wait=True)
-    try:
-        yield drafts
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
-        os.close(lock)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what dead processes left."""
-    for left in folder.glob(f"{_DRAFTS}*"):
-        with suppress(OSError), _opened(left) as lock:
-            if _lock(lock, wait=False):
-                shutil.rmtree(left, ignore_errors=True)
-
-
-@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Be the only one who makes, names or removes something in a folder: for a moment only."""
     with _opened(folder, _AS_FOLDER) as descriptor:
-        _lock(descriptor, wait=True)
+        lock_folder(descriptor, wait=True)
         yield
 
 
@@ -289,17 +261,6 @@ def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock an open folder. Where that cannot be done, nothing counts as locked, and nothing as left by the dead."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (ImportError, OSError):
-        return False
-    return True
 
 
 def _prune(database: str, policy: Policy, made: Backup, control: Control) -> None:

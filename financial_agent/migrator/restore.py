@@ -25,6 +25,7 @@ from financial_agent.migrator.databases import (
     locked,
     put_in_place,
 )
+from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.errors import (
     BackupUnknown,
     BackupUnusable,
@@ -76,7 +77,7 @@ def prepared(database: str, policy: Policy, word: str, control: Control) -> Iter
     path = _find(database, policy, word)
     with ExitStack() as stack:
         with _explained(database, path, control):
-            draft = stack.enter_context(backup.draft_folder(place.parent)) / place.name
+            draft = stack.enter_context(private_folder(place.parent)) / place.name
             contents = _copy(path, draft, control)
             current, now = _look_at(database, control)
             _, then = _look_at(str(draft), control)
@@ -155,7 +156,7 @@ def _open_alone(database: str, control: Control) -> SoleDatabase | None:
 def _exchange(live: SoleDatabase, database: str, policy: Policy, prepared: Prepared, control: Control) -> Restored:
     """Exchange the content; the file and the connections to it stay. Nobody can write between keeping and replacing."""
     patience = control.patience()
-    with backup.draft_folder(policy.folder) as drafts:
+    with private_folder(policy.folder) as drafts:
         draft = drafts / "backup.db"
         live.copy(draft, 0o777, _reporter(control, "keeping the database"))
         contents = backup.look_into(draft, patience)
