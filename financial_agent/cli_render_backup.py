@@ -21,7 +21,7 @@ def made_text(made: Backup) -> str:
 def list_text(backups: Sequence[Backup], folder: Path, now: datetime) -> str:
     """A table, the newest first."""
     if not backups:
-        return shown([f"No backups in {folder}."])
+        return shown([f"No backups in {folder}. Make one with: flask db backup"])
     header = ("backup", "version", "size", "age", "checked")
     rows = [
         (each.name, each.version or "none", _size(each.size), _age(now - each.made_at), "yes" if each.checked else "no")

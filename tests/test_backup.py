@@ -6,11 +6,13 @@ import hashlib
 import os
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 
@@ -19,6 +21,7 @@ from financial_agent.migrator import backup
 from financial_agent.migrator.backup import Backup, Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import sqlite_copy
+from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
@@ -28,7 +31,7 @@ from financial_agent.migrator.errors import (
     NoSpace,
 )
 from financial_agent.migrator.events import Copying, Event
-from tests.helpers import Site, held, rows_of, snapshot, state
+from tests.helpers import Site, held, rows_of, snapshot, state, until
 
 CONTROL = Control(wait=1)
 
@@ -159,8 +162,9 @@ def test_a_backup_can_be_made_as_a_named_file_or_in_a_named_folder(site: Site, t
 @pytest.mark.parametrize("name", ["mine.db", "mine.db.sha256"])
 def test_a_backup_never_overwrites_a_file(site: Site, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
-    with pytest.raises(BackupFailed, match="File exists"):
+    with pytest.raises(BackupFailed, match="File exists") as caught:
         backup.make_at(str(site.database), tmp_path / "mine.db", CONTROL)
+    assert caught.value.hint.startswith("Give another name")
     assert {path.name for path in tmp_path.iterdir()} == {name, "site"}
     assert (tmp_path / name).read_text() == "precious"
 
@@ -193,8 +197,9 @@ def test_a_database_that_is_not_there_has_no_backup(tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_parent_is_missing_is_not_made(site: Site, policy: Policy) -> None:
-    with pytest.raises(BackupFailed, match="No such file"):
+    with pytest.raises(BackupFailed, match="No such file") as caught:
         make(site, replace(policy, folder=site.data / "mistyped" / "backups"))
+    assert caught.value.hint == f"mkdir -p {site.data}/mistyped/backups"
     assert "mistyped" not in contents(site.data)
 
 
@@ -281,12 +286,76 @@ def test_a_file_that_looks_like_a_backup_but_has_no_checksum_is_listed_as_not_ch
     assert (found.version, found.size, found.checked) == ("017", 1, False)
 
 
+@pytest.mark.parametrize("change", [lambda path: path.open("ab"), lambda path: path.open("r+b")])
+def test_a_backup_that_was_written_to_since_is_listed_as_not_checked(
+    site: Site, policy: Policy, change: Callable[[Path], BinaryIO]
+) -> None:
+    made = make(site, policy)
+    assert listed(site, policy)[0].checked
+    until(lambda: time.time_ns() > made.path.stat().st_mtime_ns + 20_000_000)  # a file's time has a kernel's ticks
+    with change(made.path) as file:
+        file.write(b"x")
+    assert not listed(site, policy)[0].checked
+
+
+def test_without_backups_the_command_says_how_to_make_one(site: Site, policy: Policy) -> None:
+    assert site.flask("backups").stdout == f"No backups in {policy.folder}. Make one with: flask db backup\n"
+
+
 def test_only_so_many_of_those_that_runs_made_are_kept(site: Site, policy: Policy) -> None:
     kinds: list[backup.Kind] = ["manual", "migrate", "rollback", "restore", "migrate", "migrate", "rollback", "migrate"]
     made = [make(site, policy, kind) for kind in kinds]
     assert listed(site, policy) == [made[7], made[6], made[5], made[3], made[0]]
     names = {each.name for each in listed(site, policy)}
     assert contents(policy.folder) == names | {f"{name}.sha256" for name in names}
+
+
+def test_what_a_run_has_just_made_is_kept_whatever_the_others_times_say(site: Site, policy: Policy) -> None:
+    """A clock that was wrong has been put right."""
+    made = [make(site, policy, "migrate") for _ in range(3)]
+    for each in made:
+        each.path.rename(policy.folder / f"app-002-2031{each.name[12:]}")
+    newest = make(site, policy, "migrate")
+    assert newest.path.exists()
+    assert len(listed(site, policy)) == 3
+
+
+def test_backups_of_one_version_go_before_the_only_one_of_another(site: Site, policy: Policy) -> None:
+    """A migration that fails is tried again and again."""
+    old = make(site, policy, "migrate")
+    site.write({"003_three": "CREATE TABLE three (n);"})
+    site.prepare()
+    made = [make(site, policy, "migrate") for _ in range(5)]
+    assert listed(site, policy) == [*made[:2:-1], old]
+
+
+@pytest.mark.parametrize("other", ["app.sqlite", "app.2025", "app.db.db"])
+def test_a_database_of_another_name_has_its_own_backups(site: Site, policy: Policy, other: str) -> None:
+    made = make(site, policy, "migrate")
+    database = site.database.with_name(other)
+    database.write_bytes(made.path.read_bytes())
+    others = [backup.make(str(database), policy, "migrate", CONTROL) for _ in range(5)]
+    assert listed(site, policy) == [made]
+    assert backup.listed(str(database), policy.folder) == others[:1:-1]
+
+
+def test_the_checksum_of_a_backup_that_is_kept_elsewhere_stays(site: Site, policy: Policy) -> None:
+    made = make(site, policy)
+    made.path.rename(site.root / made.name)
+    make(site, policy)
+    assert f"{made.name}.sha256" in contents(policy.folder)
+
+
+def test_a_fifo_keeps_nobody_waiting(site: Site, policy: Policy) -> None:
+    os.mkfifo(policy.folder)
+    with pytest.raises(BackupFailed, match="Not a directory"):
+        make(site, policy)
+    policy.folder.unlink()
+    made = make(site, policy)
+    made.path.with_name(f"{made.name}.sha256").unlink()
+    os.mkfifo(made.path.with_name(f"{made.name}.sha256"))
+    with pytest.raises(BackupUnusable, match="is not a file"):
+        backup.verify(made.path, CONTROL.patience())
 
 
 def test_a_backup_that_fails_removes_no_older_one(site: Site, policy: Policy) -> None:
@@ -301,12 +370,10 @@ def test_what_a_dead_process_left_is_removed_by_the_next_and_what_a_live_one_mak
     site: Site, policy: Policy
 ) -> None:
     policy.folder.mkdir()
-    left = policy.folder / f"{backup._DRAFTS}dead"
+    left = policy.folder / ".financial_agent-private-the_dead"
     left.mkdir()
     (left / "backup.db").write_text("half")
-    alone = policy.folder / "app-002-20261122T143348.123Z-manual.db.sha256"
-    alone.write_text("of a file that never got its name")
-    with backup.draft_folder(policy.folder) as live:
+    with private_folder(policy.folder) as live:
         made = make(site, policy)
         assert contents(policy.folder) == {made.name, f"{made.name}.sha256", live.name}
 

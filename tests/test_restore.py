@@ -301,7 +301,7 @@ def test_a_restore_goes_on_when_the_others_let_go(
         releasing = [release]
 
         def let_go(event: Event) -> None:
-            if "alone" in getattr(event, "purpose", "") and releasing:
+            if "let go" in getattr(event, "purpose", "") and releasing:
                 releasing.pop()()
 
         put_back(site, policy, made, Control(wait=20, report=let_go))
@@ -313,7 +313,7 @@ def test_those_that_wait_are_answered_while_a_restore_waits(site: Site, policy: 
     answers = []
 
     def ask(event: Event) -> None:
-        if "alone" in getattr(event, "purpose", ""):
+        if "let go" in getattr(event, "purpose", ""):
             answers.append(site.value("SELECT count(*) FROM one"))
 
     with held(site.database, "BEGIN", "SELECT * FROM one"), pytest.raises(DatabaseLocked):
@@ -411,6 +411,14 @@ def test_what_is_no_longer_a_database_is_replaced_and_kept(
     (found,) = kept(site, policy)
     assert (found.path, found.checked) == (restored.kept, False)
     assert found.path.read_bytes() == ruins
+
+
+def test_what_replaces_a_ruin_may_be_read_by_no_more_than_that(site: Site, policy: Policy, made: Backup) -> None:
+    overwrite(site)
+    site.database.chmod(0o600)
+    made.path.chmod(0o644)
+    put_back(site, policy, made)
+    assert site.database.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_missing_database_is_put_in_place_without_what_lay_beside_it(

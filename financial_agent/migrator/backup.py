@@ -7,9 +7,7 @@ import hashlib
 import os
 import re
 import shlex
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +26,7 @@ from financial_agent.migrator.databases import (
     exists,
     file_of,
 )
+from financial_agent.migrator.databases.private_folder import lock_folder, private_folder
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
@@ -43,13 +42,14 @@ Kind = Literal["manual", "migrate", "rollback", "restore"]
 AUTOMATIC: tuple[Kind, ...] = ("migrate", "rollback")
 
 _NAME = re.compile(
-    r"(?P<stem>.+)-(?P<version>[0-9]+|none)-(?P<time>[0-9]{8}T[0-9]{6}\.[0-9]{3}Z)"
+    r"(?P<label>.+)-(?P<version>[0-9]+|none)-(?P<time>[0-9]{8}T[0-9]{6}\.[0-9]{3}Z)"
     rf"-(?P<kind>{'|'.join(get_args(Kind))})\.db",
     re.DOTALL,
 )
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_DRAFTS = ".financial_agent-partial-"
 _CHUNK = 1 << 20
+_DIGITS = 64  # of a SHA-256
+_AS_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)  # who opens a FIFO waits for ever
 _PORTION = 16 << 20  # bytes that are written to the disk at once
 
 
@@ -79,7 +79,7 @@ class Backup:
     size: int
     """Bytes."""
     checked: bool
-    """It was found sound when it was made, and its SHA-256 is kept."""
+    """It was found sound when it was made, its SHA-256 is kept, and nobody has written to it since."""
 
     @property
     def name(self) -> str:
@@ -109,7 +109,7 @@ def make(database: str, policy: Policy, kind: Kind, control: Control) -> Backup:
         make_folder(policy.folder, file_of(database))
         backup = _make(database, policy.folder, None, kind, control)
     if kind in AUTOMATIC:
-        _prune(database, policy, control)
+        _prune(database, policy, backup, control)
     return backup
 
 
@@ -123,7 +123,7 @@ def make_at(database: str, path: Path, control: Control) -> Backup:
 def listed(database: str, folder: Path) -> list[Backup]:
     """A database's backups in a folder, the newest first. Raises BackupUnusable when the folder cannot be read."""
     try:
-        found = [backup for path in folder.iterdir() if (backup := _parsed(path, file_of(database).stem))]
+        found = [backup for path in folder.iterdir() if (backup := _parsed(path, label(database)))]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -135,13 +135,16 @@ def listed(database: str, folder: Path) -> list[Backup]:
 def verify(path: Path, patience: Patience) -> None:
     """Hold a backup against the SHA-256 that is kept beside it, if there is one. Raises BackupUnusable, Stopped."""
     fix = "Choose another one: flask db backups"
-    try:
-        recorded = _sum_of(path).read_text(encoding="utf-8").split()
-        if recorded[:1] != [_sha256(path, patience)]:
-            raise BackupUnusable(backup=path, why="its SHA-256 is not the one that was kept when it was made", fix=fix)
-    except FileNotFoundError:
+    if not _sum_of(path).exists():
         return
-    except (OSError, UnicodeDecodeError) as error:
+    if not _sum_of(path).is_file():  # one might wait for ever to read from it
+        raise BackupUnusable(backup=path, why=f"{_sum_of(path)} is not a file", fix=fix)
+    try:
+        with _sum_of(path).open("rb") as file:
+            recorded = file.read(_DIGITS)
+        if recorded != _sha256(path, patience).encode():
+            raise BackupUnusable(backup=path, why="its SHA-256 is not the one that was kept when it was made", fix=fix)
+    except OSError as error:
         raise BackupUnusable(backup=path, why=f"it cannot be held against its SHA-256: {error}", fix=fix) from error
 
 
@@ -172,14 +175,14 @@ def _make(database: str, folder: Path, name: str | None, kind: Kind, control: Co
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     patience = control.patience()
-    with draft_folder(folder) as drafts:
+    with private_folder(folder) as drafts:
         draft = drafts / "backup.db"
         copy(database, draft, patience, _follower(draft, control), mode=0o777)
         contents = look_into(draft, patience)
         if contents.flaw:
             fix = f"Look at it with: sqlite3 {shlex.quote(str(file_of(database)))} 'PRAGMA integrity_check'"
             raise BackupFailed(folder=folder, why=f"the copy is not sound: {contents.flaw}", fix=fix)
-        return publish(draft, file_of(database).stem, folder, kind, contents, patience, name=name)
+        return publish(draft, label(database), folder, kind, contents, patience, name=name)
 
 
 def _follower(draft: Path, control: Control) -> Callable[[int, int], None]:
@@ -197,20 +200,31 @@ def _follower(draft: Path, control: Control) -> Callable[[int, int], None]:
 
 
 def publish(
-    draft: Path, stem: str, folder: Path, kind: Kind, contents: Contents, patience: Patience, *, name: str | None = None
+    draft: Path,
+    label: str,
+    folder: Path,
+    kind: Kind,
+    contents: Contents,
+    patience: Patience,
+    *,
+    name: str | None = None,
 ) -> Backup:
     """Give a draft its name as a backup, durably. Only what is sound counts as checked. Raises OSError and Stopped."""
     checksum = None if contents.flaw else _sha256(draft, patience)
     sync(draft)
     with locked(folder):
         time = now()
-        path = folder / name if name else unused_path(folder, stem, contents.version, kind, time)
+        path = folder / name if name else unused_path(folder, label, contents.version, kind, time)
         if checksum:
             _sum_of(draft).write_text(f"{checksum}  {path.name}\n", encoding="utf-8")
-            _give_to_owner_of(draft, _sum_of(draft))
+            give_to_owner_of(draft, _sum_of(draft))
             sync(_sum_of(draft))
             _sum_of(draft).rename(_sum_of(path))  # first, so that none seems to be unchecked for a moment
-        draft.rename(path)
+        try:
+            draft.rename(path)
+        except OSError:
+            _sum_of(path).unlink(missing_ok=True)
+            raise
         sync(folder)
     return Backup(path, contents.version, time, kind, path.stat().st_size, bool(checksum))
 
@@ -221,82 +235,53 @@ def make_folder(folder: Path, database: Path) -> None:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         return
-    _give_to_owner_of(database if database.exists() else folder.parent, folder)
+    give_to_owner_of(database if database.exists() else folder.parent, folder)
     sync(folder.parent)
 
 
-def _give_to_owner_of(other: Path, path: Path) -> None:
+def give_to_owner_of(other: Path, path: Path) -> None:
+    """Let a file that root made belong to who has the other one."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         with suppress(OSError):  # root need not have the right in a container
             os.chown(path, other.stat().st_uid, other.stat().st_gid)
 
 
 @contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
-    """A folder in a folder, for what nobody else shall find before it is complete; gone at the end.
-
-    A lock on it dies with its process, and the next one removes what a dead process left. Raises OSError.
-    """
-    with locked(folder):
-        _sweep(folder)
-        drafts = Path(tempfile.mkdtemp(prefix=_DRAFTS, dir=folder))
-        lock = os.open(drafts, os.O_RDONLY)
-        _lock(lock, wait=True)
-    try:
-        yield drafts
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
-        os.close(lock)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what dead processes left."""
-    for left in folder.glob(f"{_DRAFTS}*"):
-        with suppress(OSError), _opened(left) as lock:
-            if _lock(lock, wait=False):
-                shutil.rmtree(left, ignore_errors=True)
-    for left in folder.glob("*.db.sha256"):
-        if _NAME.fullmatch(left.stem) and not left.with_suffix("").exists():
-            left.unlink(missing_ok=True)
-
-
-@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Be the only one who makes, names or removes something in a folder: for a moment only."""
-    with _opened(folder) as descriptor:
-        _lock(descriptor, wait=True)
+    with _opened(folder, _AS_FOLDER) as descriptor:
+        lock_folder(descriptor, wait=True)
         yield
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)
+def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    descriptor = os.open(path, flags)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock an open folder. Where that cannot be done, nothing counts as locked, and nothing as left by the dead."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _prune(database: str, policy: Policy, control: Control) -> None:
-    """Remove the oldest of those that runs made. What a person asked for, or a restore replaced, stays."""
-    automatic = [backup for backup in listed(database, policy.folder) if backup.kind in AUTOMATIC]
-    for backup in automatic[policy.keep :]:
+def _prune(database: str, policy: Policy, made: Backup, control: Control) -> None:
+    """Remove what runs made and is too many. What a person asked for, or a restore replaced, stays."""
+    others = [backup for backup in listed(database, policy.folder) if backup.path != made.path]
+    automatic = [made, *(backup for backup in others if backup.kind in AUTOMATIC)]
+    for backup in by_worth(automatic)[policy.keep :]:
         try:
             backup.path.unlink(missing_ok=True)
             _sum_of(backup.path).unlink(missing_ok=True)
         except OSError as error:
             control.report(Warned(backup.name, f"this old backup could not be removed: {error.strerror}"))
+
+
+def by_worth(backups: Sequence[Backup]) -> list[Backup]:
+    """Of each version the first, then the others. A migration that fails again and again, with a backup of the same
+    each time, must not cost those of other versions."""
+    first: dict[str | None, Backup] = {}
+    for backup in backups:
+        first.setdefault(backup.version, backup)
+    return sorted(backups, key=lambda backup: backup is not first[backup.version])
 
 
 @contextmanager
@@ -314,8 +299,18 @@ def _explained(database: str, folder: Path, control: Control) -> Iterator[None]:
     except MigratorError as error:
         raise BackupFailed(folder=folder, why=error.message, fix=error.hint) from error
     except OSError as error:
-        fix = f"ls -ld {shlex.quote(str(folder))}; df -h {shlex.quote(str(folder))}"
-        raise BackupFailed(folder=folder, why=f"{error.filename or folder}: {error.strerror}", fix=fix) from error
+        why = f"{error.filename or folder}: {error.strerror}"
+        raise BackupFailed(folder=folder, why=why, fix=_mending(error, shlex.quote(str(folder)))) from error
+
+
+def _mending(error: OSError, folder: str) -> str:
+    match error:
+        case FileExistsError():
+            return "Give another name, or a folder: flask db backup PATH"
+        case FileNotFoundError():
+            return f"mkdir -p {folder}"
+        case _:
+            return f"ls -ld {folder}; df -h {folder}"
 
 
 # Names and sums.
@@ -327,11 +322,16 @@ def now() -> datetime:
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
-def unused_path(folder: Path, stem: str, version: str | None, kind: Kind, time: datetime) -> Path:
+def label(database: str) -> str:
+    """What the names of a database's backups begin with: its own name, of which a usual suffix tells nothing."""
+    return file_of(database).name.removesuffix(".db")
+
+
+def unused_path(folder: Path, label: str, version: str | None, kind: Kind, time: datetime) -> Path:
     """The name of a backup; later by milliseconds when there is one of that time."""
     text = f"{time:%Y%m%dT%H%M%S}.{time.microsecond // 1000:03}Z"
-    path = folder / f"{stem}-{version or 'none'}-{text}-{kind}.db"
-    return unused_path(folder, stem, version, kind, time + timedelta(milliseconds=1)) if path.exists() else path
+    path = folder / f"{label}-{version or 'none'}-{text}-{kind}.db"
+    return unused_path(folder, label, version, kind, time + timedelta(milliseconds=1)) if path.exists() else path
 
 
 def made_at(path: Path) -> datetime | None:
@@ -343,10 +343,10 @@ def made_at(path: Path) -> datetime | None:
         return None
 
 
-def _parsed(path: Path, stem: str) -> Backup | None:
+def _parsed(path: Path, label: str) -> Backup | None:
     """What a file's name tells; None when it is no backup of this database."""
     parts, time = _NAME.fullmatch(path.name), made_at(path)
-    if not parts or not time or parts["stem"] != stem:
+    if not parts or not time or parts["label"] != label:
         return None
     try:
         size = path.stat().st_size
@@ -356,7 +356,15 @@ def _parsed(path: Path, stem: str) -> Backup | None:
         return None
     version = None if parts["version"] == "none" else parts["version"]
     kind = next(kind for kind in get_args(Kind) if kind == parts["kind"])
-    return Backup(path, version, time, kind, size, _sum_of(path).exists())
+    return Backup(path, version, time, kind, size, _is_as_summed(path))
+
+
+def _is_as_summed(path: Path) -> bool:
+    """Whether a backup has not been written to since its SHA-256 was, as far as their times tell, which is at once."""
+    try:
+        return path.stat().st_mtime_ns <= _sum_of(path).stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _sum_of(path: Path) -> Path:

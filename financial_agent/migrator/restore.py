@@ -25,6 +25,7 @@ from financial_agent.migrator.databases import (
     locked,
     put_in_place,
 )
+from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.errors import (
     BackupUnknown,
     BackupUnusable,
@@ -76,7 +77,7 @@ def prepared(database: str, policy: Policy, word: str, control: Control) -> Iter
     path = _find(database, policy, word)
     with ExitStack() as stack:
         with _explained(database, path, control):
-            draft = stack.enter_context(backup.draft_folder(place.parent)) / place.name
+            draft = stack.enter_context(private_folder(place.parent)) / place.name
             contents = _copy(path, draft, control)
             current, now = _look_at(database, control)
             _, then = _look_at(str(draft), control)
@@ -155,12 +156,11 @@ def _open_alone(database: str, control: Control) -> SoleDatabase | None:
 def _exchange(live: SoleDatabase, database: str, policy: Policy, prepared: Prepared, control: Control) -> Restored:
     """Exchange the content; the file and the connections to it stay. Nobody can write between keeping and replacing."""
     patience = control.patience()
-    with backup.draft_folder(policy.folder) as drafts:
+    with private_folder(policy.folder) as drafts:
         draft = drafts / "backup.db"
         live.copy(draft, 0o777, _reporter(control, "keeping the database"))
         contents = backup.look_into(draft, patience)
-        stem = file_of(database).stem
-        kept = backup.publish(draft, stem, policy.folder, "restore", contents, patience).path
+        kept = backup.publish(draft, backup.label(database), policy.folder, "restore", contents, patience).path
     continues = _finish(prepared, kept, live)
     if not continues:
         control.report(
@@ -174,9 +174,12 @@ def _put_in_place(database: str, policy: Policy, prepared: Prepared) -> Restored
     """Put the file itself in the place of one that is missing, or that no longer is a database."""
     place = file_of(database)
     with backup.locked(policy.folder):
-        kept = backup.unused_path(policy.folder, place.stem, None, "restore", backup.now())
+        kept = backup.unused_path(policy.folder, backup.label(database), None, "restore", backup.now())
         was_there = exists(database)
         _finish(prepared, kept if was_there else None, None)
+        if was_there:  # who may not read the one may not read the other
+            prepared.draft.chmod(place.stat().st_mode & 0o777)
+            backup.give_to_owner_of(place, prepared.draft)
         backup.sync(prepared.draft)
         put_in_place(database, prepared.draft, kept)
         backup.sync(policy.folder)

@@ -45,7 +45,7 @@ def sweep(parent: Path) -> None:
         with suppress(OSError):
             descriptor = os.open(entry.path, _AS_FOLDER)
             try:
-                if os.fstat(descriptor).st_uid == os.geteuid() and _lock(descriptor, wait=False):
+                if os.fstat(descriptor).st_uid == os.geteuid() and lock_folder(descriptor, wait=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
             finally:
                 os.close(descriptor)
@@ -57,14 +57,14 @@ def _make(parent: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         with suppress(FileNotFoundError):
             descriptor = os.open(folder, _AS_FOLDER)
-            _lock(descriptor, wait=True)
+            lock_folder(descriptor, wait=True)
             if folder.exists():
                 return folder, descriptor
             os.close(descriptor)
         # Another process took it for one of a dead process before it was locked.
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool:
+def lock_folder(descriptor: int, *, wait: bool) -> bool:
     """Where folders cannot be locked, nothing counts as locked, and nothing as left by the dead."""
     try:
         import fcntl

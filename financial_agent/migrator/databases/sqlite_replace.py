@@ -17,7 +17,7 @@ class Sole(Copyable):
 
     def _open(self, mode: str) -> sqlite3.Connection:
         # Each try is a connection of its own: one that waits for the others to go would keep new ones out meanwhile.
-        return self._wait(self._try, "to have it alone")
+        return self._wait(self._try, "for other processes to let go of the database")
 
     def _try(self) -> sqlite3.Connection:
         connection = super()._open("mode=rw")  # never makes a file
