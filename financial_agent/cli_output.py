@@ -74,7 +74,7 @@ def emit_json(
         database=ctx.meta.get("db.database", ""),
         migrations=migrations,
         diagnostics=diagnostics,
-        **more,
+        **{**ctx.meta.get("db.more", {}), **more},
     )
     click.echo(json.dumps(envelope, indent=2))
 

@@ -33,6 +33,7 @@ class Printer:
     def __init__(self, *, quiet: bool) -> None:
         self.warnings: list[Warned] = []
         self.recovered: list[Recovered] = []
+        self.backup: BackedUp | None = None
         self._quiet = quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed
         self._bar: Any = None
@@ -76,6 +77,7 @@ class Printer:
                 self.warnings.append(event)
                 self._line("\n  ".join([f"Warning: {event.filename}: {event.message}", *event.details]), err=True)
             case BackedUp():
+                self.backup = event
                 self._line(backed_up_text(event), err=False)
             case Done():
                 self._line(done_text(event), err=False)

@@ -109,13 +109,20 @@ def _reason(error: BaseException) -> str:
 def controlled(ctx: click.Context, wait: float) -> Iterator[Control]:
     """The control of a run: signals stop it, the printer shows its events, and the answer will hold its warnings."""
     with stop_on_signals() as stop, Printer(quiet=ctx.meta["db.json"]) as printer:
-        yield Control(wait=wait, stop=stop, report=printer.report)
+        try:
+            yield Control(wait=wait, stop=stop, report=printer.report)
+        finally:  # an answer that tells of an error tells of these, too
+            _keep_for_json(ctx, printer)
+
+
+def _keep_for_json(ctx: click.Context, printer: Printer) -> None:
+    told = ctx.meta.setdefault("db.notes", [])
     for event in printer.recovered:
-        ctx.meta.setdefault("db.notes", []).append(
-            cli_render.note_json("info", cli_render.recovered_text(event), event.filename)
-        )
+        told.append(cli_render.note_json("info", cli_render.recovered_text(event), event.filename))
     for warning in printer.warnings:
-        ctx.meta.setdefault("db.notes", []).append(cli_render.note_json("warning", warning.message, warning.filename))
+        told.append(cli_render.note_json("warning", warning.message, warning.filename))
+    if printer.backup:
+        ctx.meta["db.more"] = {"backup": printer.backup.path}
 
 
 def confirm(action: str, question: str) -> None:
@@ -140,6 +147,7 @@ def emit_rehearsal(ctx: click.Context, rehearsal: Rehearsal, show_sql: bool) -> 
         ctx.exit(failure.exit_code if failure else 0)
     if show_sql and rehearsal.steps:
         click.echo(cli_render_rehearsal.sql_text(rehearsal) + "\n")
-    click.echo(cli_render_rehearsal.rehearsal_text(rehearsal))
+    if rehearsal.steps or not failure:
+        click.echo(cli_render_rehearsal.rehearsal_text(rehearsal))
     if failure:
         raise failure

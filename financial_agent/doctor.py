@@ -41,7 +41,7 @@ def examine(settings: Settings) -> list[Check]:
 
 def check_text(check: Check) -> str:
     line = f"{check.verdict:<4}  {check.subject}: {check.finding}"
-    return f"{line}\n      {check.fix}" if check.fix else line
+    return "\n      ".join([line, *check.fix.splitlines()])
 
 
 def check_json(check: Check) -> dict[str, Any]:

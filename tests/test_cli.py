@@ -333,7 +333,7 @@ JSON = {
     "doctor": (("doctor",), 0, None),
     "baseline": (("baseline", "2"), 4, 1),
     "stamp": (("stamp", "2"), 4, 1),
-    "repair-unknown": (("repair", "1", "--reason", "x"), 2, 1),
+    "repair-unknown": (("repair", "1", "--reason", "x"), 4, 1),
     "repair-without-reason": (("repair", "1"), 2, 1),
     "renumber-newest": (("renumber", "3"), 4, 1),
     "renumber": (("renumber", "2"), 0, 0),

@@ -119,7 +119,7 @@ def test_a_file_that_only_got_another_number_does_not_run_again(site: Site) -> N
     before = site.database.read_bytes()
     finished = site.migrate()
     assert finished.returncode == 4
-    assert "FA404" in finished.stderr
+    assert "FA416" in finished.stderr
     assert site.database.read_bytes() == before
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Site, snapshot
+from tests.helpers import FLASK, Site, run_with, snapshot
+from tests.test_environment_faults import UNPRIVILEGED
 
 CHATS = {
     "001_chat": "CREATE TABLE IF NOT EXISTS chat (id INTEGER PRIMARY KEY, msg);",
@@ -101,3 +102,43 @@ def test_a_first_migration_that_failed_halfway_can_be_corrected_and_run_again(tm
     site.write({"001_half": f"{half}SELECT 1;"})
     assert site.migrate().returncode == 0
     assert site.applied() == ["001_half"]
+
+
+def test_a_migration_whose_row_was_lost_does_not_run_again_and_can_be_recorded_again(site: Site) -> None:
+    site.do("DELETE FROM _migrations WHERE filename = '002_clean.sql'")
+    for words in (["migrate"], ["migrate", "--dry-run"]):
+        finished = site.flask(*words)
+        assert (finished.returncode, "FA417" in finished.stderr) == (4, True)
+    assert site.flask("repair", "2", "--reason", "its row was lost").returncode == 0
+    assert site.applied() == ["001_chat", "002_clean"]
+    assert site.flask("verify").returncode == 0
+    assert site.value("SELECT count(*) FROM chat") == 2
+
+
+def test_looking_at_the_sql_runs_nothing_but_a_rehearsal(site: Site) -> None:
+    site.write({"003_less": "DELETE FROM chat;"})
+    before = snapshot(site.data)
+    assert site.flask("migrate", "--show-sql").returncode == 2
+    assert site.flask("rollback", "--show-sql").returncode == 2
+    assert snapshot(site.data) == before
+
+
+def test_json_names_the_backup_that_a_run_made_also_when_it_failed(site: Site) -> None:
+    site.write({"003_less": "DELETE FROM chat;"})
+    made = json.loads(site.flask("migrate", "--json").stdout)["backup"]
+    assert Path(made).is_relative_to(site.data / "backups")
+    site.write({"004_fails": "DELETE FROM chat; SELEC 1;"})
+    failed = json.loads(site.flask("migrate", "--json").stdout)
+    assert failed["exit_code"] == 3
+    assert Path(failed["backup"]).exists()
+
+
+def test_who_may_only_read_does_not_run_the_first_statement(tmp_path: Path) -> None:
+    ran = "-- migrate:up\nSELECT 1;\n-- migrate:down transaction:false\nPRAGMA optimize;\n"
+    site = Site(tmp_path / "read", {"001_optimize": ran})
+    site.prepare()
+    site.database.chmod(0o444)
+    finished = run_with(UNPRIVILEGED, [*FLASK, "rollback", "--yes"], site)
+    assert finished.returncode == 2
+    assert "FA105" in finished.stderr
+    assert "took effect" not in finished.stderr

@@ -165,6 +165,14 @@ def lose_the_ledger(place: Place) -> None:
     place.sql("DROP TABLE _migrations; DROP TABLE _migration_history;")
 
 
+def lose_a_row_of_the_ledger(place: Place) -> None:
+    place.sql("DELETE FROM _migrations WHERE filename = '002_second.sql';")
+
+
+def first_is_gone(place: Place) -> None:
+    (place.folder / "001_first.sql").unlink()
+
+
 def no_folder(place: Place) -> None:
     place.folder.rmdir()
 
@@ -285,6 +293,14 @@ NAMES = [
         prepare=rename("001_first.sql", "001_customers.sql"),
     ),
     Case("number-twice-and-one-applied", 4, applied={"001_first.sql": TABLE}, files={"001_other.sql": "SELECT 1;"}),
+    Case(
+        "same-file-under-another-number",
+        4,
+        applied={"001_first.sql": TABLE},
+        files={"002_first.sql": TABLE},
+        prepare=first_is_gone,
+    ),
+    Case("row-of-the-ledger-lost", 4, applied=TWO_OF_ONE_SCHEMA, prepare=lose_a_row_of_the_ledger),
     Case("out-of-order", 4, applied={"002_second.sql": TABLE}, files={"001_first.sql": "SELECT 1;"}),
     Case(
         "rehearsal-of-attach",

@@ -124,7 +124,7 @@ def choose(
         raise RecoveryRefused(database=database, why=why, differences=[], fix="\n".join(map(_if_at, choices)))
     # Of two that are equally near, the later one: less would run again.
     nearest = min(reversed(compared), key=lambda each: len(each.differences), default=None)
-    why = f"its schema is not the one after any migration that could be tried{why}"
+    why = f"its schema is not the one after any of the migrations{why}"
     if nearest:
         why += f". That after {nearest.filename} is the nearest ({_LEGEND})"
     fix = [_if_at(nearest.filename)] if nearest else [_if_at(obstacle.filename)] if obstacle else []

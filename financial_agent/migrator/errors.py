@@ -301,6 +301,18 @@ class FileRenamed(Refused):
     advice = "Rename the file back to {applied}. If it is a new migration: flask db renumber {found}"
 
 
+class FileAppliedAlready(Refused):
+    code = "FA416"
+    text = "{found} is the same file as {applied}, which was applied and is gone from the folder"
+    advice = "Rename it back to {applied}"
+
+
+class EntryMissing(Refused):
+    code = "FA417"
+    text = "the ledger has no row of {names}, but the history has it as applied: it would run twice"
+    advice = "To record it again, and run nothing: flask db repair {first} --reason WHY"
+
+
 class MigrationsPending(Refused):
     code = "FA405"
     text = "refusing to serve: {count} pending, the first is {first}"
@@ -338,10 +350,9 @@ class Declined(Refused):
 
 class OutOfOrder(Refused):
     code = "FA412"
-    text = "pending below {newest}, which is applied: {names}"
+    text = "{names} would run behind {newest}, which is applied"
     advice = (
-        "If they may run behind it: flask db migrate --out-of-order\n"
-        "To give one the next free number: flask db renumber {first}"
+        "If that is right: flask db migrate --out-of-order\nTo give it the next free number: flask db renumber {first}"
     )
 
 
@@ -354,7 +365,7 @@ class RecoveryRefused(Refused):
     """Carries `differences` between the nearest schema and the database's."""
 
     code = "FA414"
-    text = "{database} has tables, and its ledger is lost: {why}"
+    text = "{database} has tables, but no ledger: {why}"
 
 
 class RehearsalRefused(Refused):

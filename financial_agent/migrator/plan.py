@@ -6,12 +6,19 @@ Everything here is a pure function: no database, no files, no clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from financial_agent.migrator.errors import FileRenamed, OutOfOrder, TargetAmbiguous, TargetUnknown
+from financial_agent.migrator.errors import (
+    EntryMissing,
+    FileAppliedAlready,
+    FileRenamed,
+    OutOfOrder,
+    TargetAmbiguous,
+    TargetUnknown,
+)
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.script import Migration, MigrationFile, Script
 
@@ -70,13 +77,19 @@ def pending(files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[Mi
 def refuse_renumbered(
     migrations: Sequence[Migration], files: Sequence[MigrationFile], entries: Sequence[Entry]
 ) -> None:
-    """Raise FileRenamed for a migration that was applied under another name, whose file is gone: it would run twice."""
+    """Raise FileAppliedAlready for a migration that was applied under another name, whose file is gone: it would run
+    twice."""
     present = {file.filename for file in files}
     gone = {entry.checksum: entry.filename for entry in entries if entry.checksum and entry.filename not in present}
     for migration in migrations:
         if applied := gone.get(migration.checksum):
-            found = Path(migration.file.filename)
-            raise FileRenamed(version=version_of(applied), applied=applied, found=found)
+            raise FileAppliedAlready(applied=applied, found=migration.file.filename)
+
+
+def refuse_forgotten(todo: Sequence[Migration], told: Collection[str]) -> None:
+    """Raise EntryMissing for migrations that the history has as applied (`told`), whatever the ledger says."""
+    if forgotten := [migration.file.filename for migration in todo if migration.file.filename in told]:
+        raise EntryMissing(names=", ".join(forgotten), first=Path(forgotten[0]))
 
 
 def refuse_out_of_order(todo: Sequence[Migration], entries: Sequence[Entry]) -> None:

@@ -97,7 +97,9 @@ def migrate(
 
     def planned(db: Database) -> list[Step]:
         adoption.recover(db, files, replace(control, report=_as_warnings(control.report)), None)
-        return runner.plan_up(files, ledger.entries(db), target, out_of_order)
+        steps = runner.plan_up(files, ledger.entries(db), target, out_of_order)
+        runner.refuse_forgotten(db, steps)
+        return steps
 
     return _rehearse(database, planned, backups, control)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from financial_agent.migrator import ledger, plan, session
+from financial_agent.migrator import history, ledger, plan, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, display_name, exists
 from financial_agent.migrator.errors import BaselineRefused, RepairRefused
@@ -50,25 +50,31 @@ def record(
 
 
 def repair(database: str, directory: Path, target: str, reason: str, control: Control) -> str:
-    """Accept the file of an applied migration as it is now: its checksum and its SQL replace the recorded ones.
+    """Accept the file of an applied migration as it is now: its checksum and its SQL replace the recorded ones. What
+    only the history has as applied, as its row in the ledger was lost, is recorded again.
 
     Returns its filename. Raises RepairRefused when it is not applied, its file is gone, or nothing is to be accepted.
     """
     files, entries = session.look(database, directory, control)
-    filename = plan.resolve(target, [entry.filename for entry in entries])
+    applied = [entry.filename for entry in entries]
+    filename = plan.resolve(target, list(dict.fromkeys([*applied, *(file.filename for file in files)])))
     file = next((file for file in files if file.filename == filename), None)
     if file is None:
         raise RepairRefused(name=filename, why=f"its file is not in {directory}")
     migration = read(file)
     with session.exclusive(database, control) as db, db.transaction():
         entry = next((entry for entry in ledger.entries(db) if entry.filename == filename), None)
-        if entry is None:
-            raise RepairRefused(name=filename, why="another run has rolled it back meanwhile")
-        if entry.checksum == migration.checksum:
+        if entry is None and filename not in history.applied(ledger.history(db)):
+            raise RepairRefused(name=filename, why="it is not applied")
+        if entry and entry.checksum == migration.checksum:
             raise RepairRefused(name=filename, why="its file is as it was applied")
-        ledger.prepare(db)
-        ledger.replace(db, migration)
-        ledger.append(db, _event("repair", migration, commit_of(directory), reason))
+        commit = commit_of(directory)
+        if entry:
+            ledger.prepare(db)
+            ledger.replace(db, migration)
+            ledger.append(db, _event("repair", migration, commit, reason))
+        else:
+            record(db, [migration], "repair", commit, reason)
     return filename
 
 

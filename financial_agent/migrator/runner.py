@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from financial_agent.migrator import adoption, attempt, backup, ledger, plan, session
+from financial_agent.migrator import adoption, attempt, backup, history, ledger, plan, session
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
@@ -111,6 +111,7 @@ def migrate(
             adoption.recover(db, files, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
             steps = plan_up(files, entries, target, out_of_order, once)
+            refuse_forgotten(db, steps)
             destroyed = foresee(database, steps, control.patience())
             back_up(db, database, steps, destroyed, backups, control)
             take_over(db, files, entries)
@@ -131,6 +132,11 @@ def plan_up(
     if not out_of_order:
         plan.refuse_out_of_order(migrations, entries)
     return [Step(migration.file.filename, migration.up, migration) for migration in migrations]
+
+
+def refuse_forgotten(db: Database, steps: Sequence[Step]) -> None:
+    """Raise EntryMissing when the history has one of the steps as applied."""
+    plan.refuse_forgotten([step.migration for step in steps if step.migration], history.applied(ledger.history(db)))
 
 
 def is_backup_due(db: Database, steps: Sequence[Step], destroyed: Sequence[Effect], backups: Policy) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -307,6 +308,10 @@ class SqliteDatabase:
     def lock(self) -> Iterator[None]:
         """SQLite's own exclusive lock, on an empty file beside the database: it dies with its process, and works on
         every system and file system on which the database itself does. The file stays, as unlinking it would race."""
+        if os.path.exists(self.path) and not os.access(
+            self.path, os.W_OK
+        ):  # a script without a transaction may not meet that before its record
+            raise DatabaseReadOnly(database=self.path, folder=self.path.parent, cause=os.strerror(errno.EACCES))
         path = self._beside("migrate-lock")
         self._create_lock_file(path)
         with closing(self._take_lock(path)):
