@@ -7,15 +7,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from financial_agent.cli_render import amount, shown
+from financial_agent.cli_render import amount, milliseconds, shown
 from financial_agent.migrator import backup
 from financial_agent.migrator.backup import Backup
+from financial_agent.migrator.databases import TableChange
 from financial_agent.migrator.restore import Prepared, Restored
 
 
-def made_text(made: Backup) -> str:
+def made_text(made: Backup, seconds: float) -> str:
     version = f"version {made.version}" if made.version else "no migration applied"
-    return shown([f"Backed up as {made.path}: {version}, {_size(made.size)}, checked."])
+    took = milliseconds(round(seconds * 1000))
+    return shown([f"Backed up as {made.path}: {version}, {size_text(made.size)}, checked, in {took}."])
 
 
 def list_text(backups: Sequence[Backup], folder: Path, now: datetime) -> str:
@@ -24,7 +26,13 @@ def list_text(backups: Sequence[Backup], folder: Path, now: datetime) -> str:
         return shown([f"No backups in {folder}. Make one with: flask db backup"])
     header = ("backup", "version", "size", "age", "checked")
     rows = [
-        (each.name, each.version or "none", _size(each.size), _age(now - each.made_at), "yes" if each.checked else "no")
+        (
+            each.name,
+            each.version or "none",
+            size_text(each.size),
+            _age(now - each.made_at),
+            "yes" if each.checked else "no",
+        )
         for each in backups
     ]
     widths = [max(len(row[at]) for row in [header, *rows]) for at in range(len(header))]
@@ -44,7 +52,9 @@ def preview_text(prepared: Prepared, database: str) -> str:
         lines.append(f"{database} cannot be read: {prepared.current.flaw}.")
     else:
         lines.append(f"{database} is {_at(prepared.current.newest)}; it will be kept as a backup.")
-    lines += [f"  {table}: {_rows(now, then)}" for table, (now, then) in prepared.rows.items()]
+    lines += [
+        f"  {table}: {_rows(now, then, prepared.changes.get(table))}" for table, (now, then) in prepared.rows.items()
+    ]
     return shown(lines)
 
 
@@ -67,13 +77,32 @@ def backup_json(each: Backup) -> dict[str, Any]:
     }
 
 
-def restored_json(prepared: Prepared, restored: Restored) -> dict[str, Any]:
+def preview_json(prepared: Prepared) -> dict[str, Any]:
     return {
         "backup": str(prepared.backup),
-        "newest": restored.newest,
+        "newest": prepared.contents.newest,
+        "tables": {
+            table: _table_json(before, after, prepared.changes.get(table, TableChange(table)))
+            for table, (before, after) in prepared.rows.items()
+        },
+    }
+
+
+def _table_json(before: int | None, after: int | None, change: TableChange) -> dict[str, Any]:
+    return {
+        "before": before,
+        "after": after,
+        "inserted": change.inserted,
+        "updated": change.updated,
+        "deleted": change.deleted,
+    }
+
+
+def restored_json(prepared: Prepared, restored: Restored) -> dict[str, Any]:
+    return {
+        **preview_json(prepared),
         "kept": str(restored.kept) if restored.kept else None,
         "continues_history": restored.continues_history,
-        "tables": {table: {"before": before, "after": after} for table, (before, after) in prepared.rows.items()},
     }
 
 
@@ -86,25 +115,35 @@ def _made_at(prepared: Prepared) -> str:
     return f", made {made_at:%Y-%m-%d %H:%M:%S} UTC" if made_at else ""
 
 
-def _rows(now: int | None, then: int | None) -> str:
-    """How many rows there are now and will be, and which way that goes."""
+def _rows(now: int | None, then: int | None, change: TableChange | None) -> str:
+    """How many rows there are now and will be, and which come and go."""
     if now is None:
         return f"{amount(then or 0, 'row')} in the backup"
     if then is None:
         return f"{amount(now, 'row')} now, and the table will be gone"
-    if now == then:
+    if change is None and now == then:
         return f"{amount(now, 'row')}, as many as now"
-    change = (
-        f"{amount(now - then, 'row')} will be gone" if now > then else f"{amount(then - now, 'row')} will come back"
-    )
-    return f"{now:,} now, {then:,} in the backup: {change}"
+    counts = f"{now:,} now, {then:,} in the backup"
+    if change is None:  # what a virtual table keeps is not compared
+        return counts
+    parts = [
+        (change.inserted, "will come back"),
+        (change.deleted, "will be gone"),
+        (change.updated, "will be as before"),
+    ]
+    told = ", ".join(f"{amount(count, 'row')} {verb}" for count, verb in parts if count)
+    return f"{counts}: {told or 'values of columns will be others'}"
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """In the units of a disk's maker."""
     if count < 1_000_000:
         return f"{count / 1000:.0f} KB"
     return f"{count / 1e6:,.1f} MB"
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 def _age(age: timedelta) -> str:

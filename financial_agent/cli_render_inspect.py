@@ -35,13 +35,23 @@ def report_text(report: Report) -> str:
         lines.append(f"{finding.kind}: {subject}{finding.message}")
         lines += [f"    {line}" for line in finding.diff]
         lines += differences_text(finding.differences, "    ").splitlines()
+        lines += [f"    Next: {finding.hint}"] if finding.hint else []
     lines += [f"not checked: {note}" for note in report.notes]
-    return shown([*lines, f"{amount(len(report.findings), 'finding')}." if report.findings else "All is well."])
+    return shown([*lines, f"{amount(len(report.findings), 'finding')}." if report.findings else _well(report)])
+
+
+def _well(report: Report) -> str:
+    if report.other is None:
+        return "All is well."
+    return "All is well: schema, ledger and files are the same in both; rows are not compared."
 
 
 def report_diagnostics(report: Report) -> list[dict[str, Any]]:
     return [
-        *(note_json("error", f"{each.kind}: {each.message}", each.filename) for each in report.findings),
+        *(
+            {**note_json("error", f"{each.kind}: {each.message}", each.filename), "hint": each.hint or None}
+            for each in report.findings
+        ),
         *(note_json("warning", note) for note in report.notes),
     ]
 
@@ -50,7 +60,7 @@ def report_json(report: Report) -> dict[str, Any]:
     """What the envelope holds for `verify` alone."""
     return {
         "against": report.other,
-        "history": {"rows": report.events, "head_sha256": report.head},
+        "chain": {"rows": report.events, "head_sha256": report.head},
         "findings": [asdict(finding) for finding in report.findings],
     }
 

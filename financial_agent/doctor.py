@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from financial_agent.cli_render import note_json
+from financial_agent.cli_render_backup import size_text
 from financial_agent.config import Settings
-from financial_agent.migrator import adoption, discovery, ledger
+from financial_agent.migrator import adoption, backup, discovery, ledger
 from financial_agent.migrator.databases import StatementError, connect, exists
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.script import read
@@ -117,6 +118,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         fix = "Record what the schema shows to have run, or learn what differs: flask db migrate"
         yield Check("warn", "ledger", "it is lost: there are tables, and nothing is recorded as applied", fix)
     yield from _permissions(Path(settings.database))
+    yield _backups(settings)
     if problems:
         fix = f"Restore a backup, or try: sqlite3 {shlex.quote(settings.database)} .recover"
         yield Check("fail", "integrity", "; ".join(problems), fix)
@@ -125,6 +127,15 @@ def _database(settings: Settings) -> Iterator[Check]:
     if orphans:
         fix = f"See them with: sqlite3 {shlex.quote(settings.database)} 'PRAGMA foreign_key_check'"
         yield Check("warn", "foreign keys", f"{orphans} rows without their parent", fix)
+
+
+def _backups(settings: Settings) -> Check:
+    folder = settings.backups.folder
+    try:
+        found = backup.listed(settings.database, folder)
+    except MigratorError as error:
+        return _failed("backups", error)
+    return Check("ok", "backups", f"{len(found)} in {folder}, {size_text(sum(each.size for each in found))}")
 
 
 def _permissions(path: Path) -> Iterator[Check]:

@@ -179,7 +179,7 @@ def test_the_history_tells_what_came_after_the_backup_and_the_restore(site: Site
     assert restored.continues_history
     assert site.history() == [("apply", "001_one"), ("apply", "002_two"), ("restore", "001_one")]
     note = site.value("SELECT note FROM _migration_history ORDER BY id DESC LIMIT 1")
-    assert note == f"{made.name}; replaced {kept(site, policy)[0].name}"
+    assert note == f"from {made.name}; what was there is kept as {kept(site, policy)[0].name}"
     assert chain_holds(site)
 
 
@@ -476,6 +476,11 @@ def test_a_page_that_is_damaged_does_not_keep_a_restore_from_working(site: Site,
 
 # The command.
 
+TABLES = {
+    "one": {"before": 20, "after": 500, "inserted": 480, "updated": 0, "deleted": 0},
+    "two": {"before": 1, "after": None, "inserted": 0, "updated": 0, "deleted": 1},
+}
+
 
 def test_the_command_shows_what_comes_back_and_asks(site: Site, policy: Policy, made: Backup) -> None:
     before = snapshot(site.data)
@@ -503,9 +508,44 @@ def test_the_command_answers_in_json(site: Site, policy: Policy, made: Backup) -
         "newest": "001_one.sql",
         "kept": str(found.path),
         "continues_history": True,
-        "tables": {"one": {"before": 20, "after": 500}, "two": {"before": 1, "after": None}},
+        "tables": TABLES,
     }
     assert finished.stderr == ""
+
+
+def test_a_dry_run_only_shows_what_a_restore_would_do(site: Site, policy: Policy, made: Backup) -> None:
+    before = snapshot(site.data)
+    shown = site.flask("restore", made.name, "--dry-run")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "  one: 20 now, 500 in the backup: 480 rows will come back\n" in shown.stdout
+    answer = json.loads(site.flask("restore", made.name, "--dry-run", "--json").stdout)
+    assert answer["preview"] == {"backup": str(made.path), "newest": "001_one.sql", "tables": TABLES}
+    assert snapshot(site.data) == before
+
+
+def test_rows_that_come_and_go_are_told_even_if_they_are_as_many(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site", {"001_one": "CREATE TABLE one (id INTEGER PRIMARY KEY, text);"})
+    site.prepare()
+    site.do("INSERT INTO one VALUES (1, 'a'), (2, 'b'), (3, 'c')")
+    made = backup.make(str(site.database), Policy("always", site.data / "backups", 3), "manual", CONTROL)
+    site.do("DELETE FROM one WHERE id = 1", "UPDATE one SET text = 'x' WHERE id = 2", "INSERT INTO one VALUES (4, 'd')")
+    shown = site.flask("restore", made.name, "--dry-run").stdout
+    changes = "1 row will come back, 1 row will be gone, 1 row will be as before"
+    assert f"  one: 3 now, 3 in the backup: {changes}\n" in shown
+
+
+def test_the_history_names_the_commit_that_a_restore_ran_at(site: Site, policy: Policy, made: Backup) -> None:
+    commit = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x")
+    for command in (("git", "init", "-q"), commit):
+        subprocess.run(command, cwd=site.directory, check=True)
+    assert site.flask("restore", made.name, "--yes").returncode == 0
+    head = subprocess.run(("git", "rev-parse", "HEAD"), cwd=site.directory, check=True, capture_output=True, text=True)
+    told = site.value("SELECT git_commit FROM _migration_history WHERE event = 'restore'")
+    assert told == head.stdout.strip()
+
+
+def test_doctor_tells_how_many_backups_there_are_and_how_large(site: Site, policy: Policy, made: Backup) -> None:
+    assert f"ok    backups: 1 in {policy.folder}, {made.size / 1000:.0f} KB\n" in site.flask("doctor").stdout
 
 
 def test_the_command_exits_with_5_while_the_database_is_held(site: Site, policy: Policy, made: Backup) -> None:

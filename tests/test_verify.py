@@ -122,6 +122,8 @@ def test_a_comment_that_was_edited_is_told_as_that(site: Site) -> None:
     finding = verify(site).only("edited")
     assert finding["filename"] == "001_people.sql"
     assert finding["message"] == "its file was edited after it was applied; only comments or white space differ"
+    assert finding["hint"] == "flask db repair 1 --reason WHY"
+    assert "    Next: flask db repair 1 --reason WHY" in site.flask("verify").stdout.splitlines()
     assert [line for line in finding["diff"] if line[0] in "-+" and line[:3] not in ("---", "+++")] == [
         "-  name TEXT NOT NULL DEFAULT 'nobody' -- as in the passport",
         "+  name TEXT NOT NULL DEFAULT 'nobody' -- as on the door",
@@ -132,6 +134,7 @@ def test_a_literal_that_was_edited_is_told_as_another_statement(site: Site) -> N
     site.write({"001_people": PEOPLE.replace("'nobody'", "'no body'")})
     finding = verify(site).only("edited")
     assert finding["message"].endswith("its statements are not those that ran")
+    assert finding["hint"].startswith("undo the edit")
     assert "+  name TEXT NOT NULL DEFAULT 'no body' -- as in the passport" in finding["diff"]
 
 
@@ -330,7 +333,7 @@ def test_a_row_of_the_history_that_was_removed_is_told(tmp_path: Path, removed: 
 
 def test_the_newest_row_is_known_by_the_hash_that_was_noted(site: Site) -> None:
     """Nothing in the database itself keeps it: `verify` prints it, and the next row will hold it."""
-    noted = verify(site).answer["history"]["head_sha256"]
+    noted = verify(site).answer["chain"]["head_sha256"]
     assert f"the newest with the SHA-256 {noted}." in site.flask("verify").stdout
     last = "SELECT previous_sha256 FROM _migration_history ORDER BY id DESC LIMIT 1"
     copy = site.copy(site.root.parent / "copy")
@@ -341,7 +344,7 @@ def test_the_newest_row_is_known_by_the_hash_that_was_noted(site: Site) -> None:
     site.do("UPDATE _migration_history SET os_user = 'nobody' WHERE id = 3")
     told = verify(site)
     assert told.findings == []
-    assert told.answer["history"]["head_sha256"] != noted
+    assert told.answer["chain"]["head_sha256"] != noted
 
 
 # The ledger.
@@ -414,6 +417,8 @@ def test_two_environments_that_are_alike_are_well(site: Site, tmp_path: Path) ->
     told = verify(site, "--against", str(other.database))
     assert told.findings == []
     assert told.answer["against"] == str(other.database)
+    well = site.flask("verify", "--against", str(other.database)).stdout.splitlines()[-1]
+    assert well == "All is well: schema, ledger and files are the same in both; rows are not compared."
 
 
 def test_what_two_environments_do_not_share_is_told_with_their_names(site: Site, tmp_path: Path) -> None:

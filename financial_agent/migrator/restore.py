@@ -17,6 +17,8 @@ from financial_agent.migrator.databases import (
     OutOfSpace,
     SoleDatabase,
     StatementError,
+    TableChange,
+    compare,
     connect,
     connect_alone,
     copy,
@@ -24,6 +26,7 @@ from financial_agent.migrator.databases import (
     file_of,
     locked,
     put_in_place,
+    workspace,
 )
 from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.errors import (
@@ -51,6 +54,8 @@ class Prepared:
     """What the database holds now; None when there is none."""
     rows: dict[str, tuple[int | None, int | None]]
     """For each table the number of its rows now and in the backup; None where it is not there, or cannot be counted."""
+    changes: dict[str, TableChange]
+    """What would become of the rows of the tables that differ, where there is a database that can be read."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,15 @@ def prepared(database: str, policy: Policy, word: str, control: Control) -> Iter
         with _explained(database, path, control):
             draft = stack.enter_context(private_folder(place.parent)) / place.name
             contents = _copy(path, draft, control)
-            current, now = _look_at(database, control)
-            _, then = _look_at(str(draft), control)
+            current, now, changes = _look_at(database, draft, control)
+            then = _counts(str(draft), control)
         rows = {table: (now.get(table), then.get(table)) for table in sorted(now | then)}
-        yield Prepared(path, draft, contents, current, rows)
+        yield Prepared(path, draft, contents, current, rows, changes)
 
 
-def restore(database: str, policy: Policy, prepared: Prepared, control: Control) -> Restored:
+def restore(
+    database: str, policy: Policy, prepared: Prepared, control: Control, git_commit: str | None = None
+) -> Restored:
     """Put a prepared backup back and keep what it replaces as a backup. Whatever happens, the database is afterwards
     the old or the new one as a whole; the other processes that are connected to it see the new one, too.
 
@@ -95,9 +102,9 @@ def restore(database: str, policy: Policy, prepared: Prepared, control: Control)
         backup.make_folder(policy.folder, file_of(database))
         live = _open_alone(database, control)
         if live is None:
-            return _put_in_place(database, policy, prepared)
+            return _put_in_place(database, policy, prepared, git_commit)
         with closing(live):
-            return _exchange(live, database, policy, prepared, control)
+            return _exchange(live, database, policy, prepared, control, git_commit)
 
 
 # Before.
@@ -128,17 +135,30 @@ def _copy(path: Path, draft: Path, control: Control) -> Contents:
     return contents
 
 
-def _look_at(database: str, control: Control) -> tuple[Contents | None, dict[str, int]]:
-    """What a database is at, and how many rows its tables have. Writes nothing."""
+def _look_at(
+    database: str, draft: Path, control: Control
+) -> tuple[Contents | None, dict[str, int], dict[str, TableChange]]:
+    """What a database is at, how many rows its tables have, and how the draft's differ. Reads a copy: comparing takes
+    long."""
     if not exists(database):
-        return None, {}
+        return None, {}, {}
+    patience = control.patience()
     try:
-        with closing(connect(database, readonly=True, patience=control.patience())) as db:
-            return Contents(backup.newest(db)), {table: db.counts(table, [])[0] for table in db.tables()}
+        with workspace(database, patience) as copies:
+            copied = copies.original(_reporter(control, "reading the database"))
+            with closing(connect(copied, readonly=True, patience=patience)) as db:
+                contents = Contents(backup.newest(db))
+            changes = {change.table: change for change in compare(copied, str(draft), None, patience)}
+            return contents, _counts(copied, control), changes
     except (DatabaseDamaged, LedgerUnusable) as error:
-        return Contents(flaw=error.message), {}
+        return Contents(flaw=error.message), {}, {}
     except StatementError as error:
-        return Contents(flaw=str(error)), {}
+        return Contents(flaw=str(error)), {}, {}
+
+
+def _counts(database: str, control: Control) -> dict[str, int]:
+    with closing(connect(database, readonly=True, patience=control.patience())) as db:
+        return {table: db.counts(table, [])[0] for table in db.tables()}
 
 
 # The exchange.
@@ -153,7 +173,14 @@ def _open_alone(database: str, control: Control) -> SoleDatabase | None:
     return None
 
 
-def _exchange(live: SoleDatabase, database: str, policy: Policy, prepared: Prepared, control: Control) -> Restored:
+def _exchange(
+    live: SoleDatabase,
+    database: str,
+    policy: Policy,
+    prepared: Prepared,
+    control: Control,
+    git_commit: str | None,
+) -> Restored:
     """Exchange the content; the file and the connections to it stay. Nobody can write between keeping and replacing."""
     patience = control.patience()
     with private_folder(policy.folder) as drafts:
@@ -161,7 +188,7 @@ def _exchange(live: SoleDatabase, database: str, policy: Policy, prepared: Prepa
         live.copy(draft, 0o777, _reporter(control, "keeping the database"))
         contents = backup.look_into(draft, patience)
         kept = backup.publish(draft, backup.label(database), policy.folder, "restore", contents, patience).path
-    continues = _finish(prepared, kept, live)
+    continues = _finish(prepared, kept, live, git_commit)
     if not continues:
         control.report(
             Warned(prepared.backup.name, "its history is another one: what came since is told in the kept one")
@@ -170,13 +197,13 @@ def _exchange(live: SoleDatabase, database: str, policy: Policy, prepared: Prepa
     return Restored(prepared.contents.newest, kept, continues)
 
 
-def _put_in_place(database: str, policy: Policy, prepared: Prepared) -> Restored:
+def _put_in_place(database: str, policy: Policy, prepared: Prepared, git_commit: str | None) -> Restored:
     """Put the file itself in the place of one that is missing, or that no longer is a database."""
     place = file_of(database)
     with backup.locked(policy.folder):
         kept = backup.unused_path(policy.folder, backup.label(database), None, "restore", backup.now())
         was_there = exists(database)
-        _finish(prepared, kept if was_there else None, None)
+        _finish(prepared, kept if was_there else None, None, git_commit)
         if was_there:  # who may not read the one may not read the other
             prepared.draft.chmod(place.stat().st_mode & 0o777)
             backup.give_to_owner_of(place, prepared.draft)
@@ -187,9 +214,10 @@ def _put_in_place(database: str, policy: Policy, prepared: Prepared) -> Restored
     return Restored(prepared.contents.newest, kept if was_there else None, continues_history=False)
 
 
-def _finish(prepared: Prepared, kept: Path | None, live: Database | None) -> bool:
+def _finish(prepared: Prepared, kept: Path | None, live: Database | None, git_commit: str | None) -> bool:
     """Let the history tell what came after the backup, and the restore. Whether it could tell the former."""
-    note = f"{prepared.backup.name}; {f'replaced {kept.name}' if kept else 'nothing was there'}"
+    before = f"what was there is kept as {kept.name}" if kept else "nothing was there"
+    note = f"from {prepared.backup.name}; {before}"
     continues = False
     with closing(connect(str(prepared.draft))) as db:
         db.query("PRAGMA journal_mode = DELETE")  # the database keeps its own journal mode
@@ -199,7 +227,8 @@ def _finish(prepared: Prepared, kept: Path | None, live: Database | None) -> boo
             if live:
                 with suppress(StatementError, DatabaseDamaged):  # what is damaged may not be readable
                     continues = ledger.carry_over(live, db)
-            event = ledger.Event("restore", prepared.contents.newest or "", ledger.now(), note=note)
+            newest = prepared.contents.newest or ""
+            event = ledger.Event("restore", newest, ledger.now(), note=note, git_commit=git_commit)
             ledger.append_restore(db, event, head)
     return continues
 

@@ -28,16 +28,22 @@ Kind = Literal[
 ]
 
 
+_ONLY_DOWN = "its down section differs, the statements that ran do not"
+_NO_STATEMENT = "only comments or white space differ"
+_UNDO = "undo the edit, and put the change into a new migration: flask db new NAME"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is not as it should be. `diff` is a unified diff of a file; `differences` are between two schemas,
-    of which the message says which is which."""
+    of which the message says which is which; `hint` is what to do next, where that is one thing."""
 
     kind: Kind
     message: str
     filename: str | None = None
     diff: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,15 +146,16 @@ def _edited(db: Database, file: MigrationFile) -> Finding:
         if now.down is None:  # an empty down section is not kept
             after = after[: now.up.end]
     diff = difflib.unified_diff(before.split("\n"), after.split("\n"), f"{name} as applied", f"{name} now", lineterm="")
-    return Finding("edited", f"its file was edited after it was applied; {what}", name, tuple(diff))
+    hint = f"flask db repair {file.version} --reason WHY" if what in (_ONLY_DOWN, _NO_STATEMENT) else _UNDO
+    return Finding("edited", f"its file was edited after it was applied; {what}", name, tuple(diff), hint=hint)
 
 
 def _what_differs(before: tuple[Script, Script | None], after: tuple[Script, Script | None]) -> str:
     if _meaning(before[0]) != _meaning(after[0]):
         return "its statements are not those that ran"
     if _meaning(before[1]) != _meaning(after[1]):
-        return "its down section differs, the statements that ran do not"
-    return "only comments or white space differ"
+        return _ONLY_DOWN
+    return _NO_STATEMENT
 
 
 def _meaning(script: Script | None) -> object:
@@ -189,7 +196,8 @@ def _drift(
     if not differences:
         return [], []
     message = "the schema is not what the migrations make (+ only the database has it, - only the migrations make it)"
-    return [Finding("drift", message, differences=tuple(differences))], []
+    hint = "undo it by hand, or write a migration that does the same on the other databases"
+    return [Finding("drift", message, differences=tuple(differences), hint=hint)], []
 
 
 def _drift_by_fingerprint(db: Database, error: CannotReplay) -> tuple[list[Finding], list[str]]:
