@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -142,3 +143,56 @@ def test_who_may_only_read_does_not_run_the_first_statement(tmp_path: Path) -> N
     assert finished.returncode == 2
     assert "FA105" in finished.stderr
     assert "took effect" not in finished.stderr
+
+
+# What others may have put in the way.
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "CREATE TRIGGER evil AFTER INSERT ON _migrations BEGIN DELETE FROM chat; END",
+        "CREATE TRIGGER hush BEFORE INSERT ON _migration_history BEGIN SELECT RAISE(IGNORE); END",
+    ],
+)
+def test_a_trigger_on_the_ledger_is_told_and_fires_never(site: Site, trigger: str) -> None:
+    site.do(trigger)
+    assert site.flask("verify").returncode == 1
+    site.write({"003_more": "CREATE TABLE more (x);"})
+    finished = site.migrate()
+    assert (finished.returncode, "FA407" in finished.stderr) == (4, True)
+    assert site.value("SELECT count(*) FROM chat") == 2
+    assert site.applied() == ["001_chat", "002_clean"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["UPDATE chat SET id = json_extract('{}', msg);", "SELECT * FROM words WHERE words MATCH (SELECT msg FROM chat);"],
+)
+def test_no_row_s_content_gets_into_a_message_or_the_history(site: Site, sql: str) -> None:
+    site.do("UPDATE chat SET msg = 'secret: \"word'")
+    site.write({"003_words": f"CREATE VIRTUAL TABLE words USING fts5 (x); INSERT INTO words VALUES ('a'); {sql}"})
+    finished = site.migrate()
+    assert finished.returncode == 3
+    assert "secret" not in finished.stderr
+    assert "word:" not in finished.stderr
+    assert not [error for (error,) in site.rows("SELECT error FROM _migration_history") if "secret" in str(error)]
+
+
+def test_the_note_of_a_run_follows_no_link_and_waits_for_nobody(site: Site) -> None:
+    note, target = site.data / "app.db-migrate-attempt", site.root / "elsewhere"
+    note.symlink_to(target)
+    site.write({"003_more": "CREATE TABLE more (x);"})
+    assert site.migrate().returncode == 0
+    assert not target.exists()
+    os.mkfifo(note)
+    site.write({"004_more": "CREATE TABLE even_more (x);"})
+    assert site.migrate().returncode == 0
+
+
+@pytest.mark.parametrize("value", ["checksum = x'ff00'", "filename = CAST(x'3030325fff2e73716c' AS TEXT)"])
+def test_a_row_of_the_ledger_that_is_no_text_gets_an_answer(site: Site, value: str) -> None:
+    site.do(f"UPDATE _migrations SET {value} WHERE id = 2")
+    for command in ("status", "verify", "migrate"):
+        found = json.loads(site.flask(command, "--json").stdout)
+        assert found["exit_code"] in (0, 1, 4)

@@ -114,11 +114,11 @@ def entries(db: Database) -> list[Entry]:
     wanted = [name if name in columns else "NULL" for name in ("checksum", "duration_ms")]
     keeps_down = "down_sql IS NOT NULL" if "down_sql" in columns else "0"
     rows = db.query(f"SELECT filename, applied_at, {', '.join(wanted)}, {keeps_down} FROM _migrations ORDER BY id")
-    if not all(isinstance(row[0], str) and len(row[0]) <= _LONGEST_NAME for row in rows):
+    if not all(_is_name(row[0]) for row in rows):
         why = "it has a filename that no file can have"
         raise LedgerUnusable(table="_migrations", why=why, database=Path(db.name))
     return [
-        Entry(filename, str(at or ""), checksum, ms if isinstance(ms, int) else None, bool(kept))
+        Entry(filename, str(at or ""), _as_text(checksum), ms if isinstance(ms, int) else None, bool(kept))
         for filename, at, checksum, ms, kept in rows
     ]
 
@@ -158,9 +158,21 @@ def last_fingerprint(db: Database) -> str | None:
     return rows[0][0] if rows else None
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable()
+
+
+def _as_text(value: object) -> str | None:
+    """SQLite keeps whatever is put into a column: what is no text is shown as what it is, and equals no checksum."""
+    return value if value is None or isinstance(value, str) else repr(value)
+
+
 def prepare(db: Database) -> None:
-    """Create the two tables, or add the columns that they lack. Raises LedgerUnusable when they are not its own."""
+    """Create the two tables, or add the columns that they lack. Raises LedgerUnusable when they are not its own, or a
+    trigger would do something else with what is recorded."""
     for table, definition in (("_migrations", _MIGRATIONS), ("_migration_history", _HISTORY)):
+        if triggers := db.triggers(table):
+            raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", database=Path(db.name))
         try:
             _define(db, table, definition)
         except StatementError as error:

@@ -181,6 +181,9 @@ class Database(Protocol):
     def blocks_writers(self) -> bool:
         """Whether others must wait with their commits while this connection reads."""
 
+    def triggers(self, table: str) -> list[str]:
+        """The names of a table's triggers."""
+
     def problems(self) -> list[str]:
         """What the database's own examination of the whole of it finds damaged."""
 

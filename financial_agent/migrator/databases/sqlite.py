@@ -28,6 +28,7 @@ from financial_agent.migrator.databases import (
     StatementError,
     Stopped,
     display_name,
+    sqlite_attempt,
 )
 from financial_agent.migrator.databases import sqlite_errors as codes
 from financial_agent.migrator.databases.sqlite_effects import find_effects
@@ -49,7 +50,7 @@ TICK = 20_000  # virtual machine instructions between two questions whether to s
 # Everything that is not the ledger's, SQLite's, or Litestream's (which adds two tables to what it replicates).
 _USER_OBJECTS = """\
 FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'
-AND tbl_name NOT IN ('_migrations', '_migration_history', '_litestream_seq', '_litestream_lock')"""
+AND name NOT IN ('_migrations', '_migration_history', '_litestream_seq', '_litestream_lock')"""
 
 Result = TypeVar("Result")
 
@@ -219,6 +220,10 @@ class SqliteDatabase:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
+    def triggers(self, table: str) -> list[str]:
+        sql = "SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = ?"
+        return [name for (name,) in self.query(sql, (table.lower(),))]
+
     def problems(self) -> list[str]:
         try:
             rows = self.query("PRAGMA main.integrity_check")
@@ -332,18 +337,16 @@ class SqliteDatabase:
         return holder
 
     def note_attempt(self, text: str | None) -> None:
+        path = self._beside("migrate-attempt")
         # The history loses a line when this fails; a migration must not fail for it.
         with suppress(OSError):
             if text is None:
-                self._beside("migrate-attempt").unlink(missing_ok=True)
+                sqlite_attempt.remove(path)
             else:
-                self._beside("migrate-attempt").write_text(text, encoding="utf-8")
+                sqlite_attempt.write(path, text, self.path.stat().st_mode & 0o666)
 
     def attempt(self) -> str | None:
-        try:
-            return self._beside("migrate-attempt").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
+        return sqlite_attempt.read(self._beside("migrate-attempt"))
 
     def _beside(self, suffix: str) -> Path:
         path = self.path.resolve()
@@ -401,7 +404,8 @@ class SqliteDatabase:
             message = "a parameter (?, :name, @name or $name) has no value in a migration"
             return StatementError(message, codes.find_parameter(sql))
         offset = codes.find_offset(self._connection, sql, str(error))
-        return StatementError(str(error), offset, constraint=codes.primary_code(error) == codes.CONSTRAINT)
+        message = codes.without_values(self._connection, sql, error)
+        return StatementError(message, offset, constraint=codes.primary_code(error) == codes.CONSTRAINT)
 
 
 def _decoded(text: bytes) -> str:

@@ -18,6 +18,8 @@ READONLY = sqlite3.SQLITE_READONLY
 READONLY_ROLLBACK = sqlite3.SQLITE_READONLY_ROLLBACK
 
 _near = re.compile(r'near "(.*)": |unrecognized token: "(.*)"', re.DOTALL)
+_names_schema = re.compile(r"(?i:ALTER|DROP|CREATE\s+VIRTUAL)\b")
+_quotes = re.compile(r"(?<=: ).+|['\"].*", re.DOTALL)
 _LONGEST = 1_000_000  # characters of a statement that is parsed again and again to find its error
 
 _named = (
@@ -54,6 +56,14 @@ def find_offset(connection: sqlite3.Connection, sql: str, message: str) -> int |
         return max(len(sql.rstrip("; \t\r\n")) - 1, 0)
     named = next((match for pattern in _named if (match := pattern.search(message))), None)
     return _find_name(sql, named[1].split(".")[-1]) if named else None
+
+
+def without_values(connection: sqlite3.Connection, sql: str, error: sqlite3.Error) -> str:
+    """An error's message. One that comes while a statement runs, not while it is prepared, may quote a row's content
+    (`JSON path error near 'secret'`): whatever it quotes is left out, but for the names in a constraint's."""
+    message = str(error)
+    names_only = primary_code(error) == CONSTRAINT or _names_schema.match(sql) or _fails_alike(connection, sql, message)
+    return message if names_only else _quotes.sub("…", message)
 
 
 def find_parameter(sql: str) -> int | None:
