@@ -494,6 +494,7 @@ def test_a_section_may_hold_transactions_of_its_own(tmp_path: Path) -> None:
     assert site.rows("SELECT x FROM a") == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_lock_met_halfway_outside_a_transaction_does_not_claim_that_nothing_remains(tmp_path: Path) -> None:
     seconds = rows_of(3_000_000).replace("SELECT n, printf('%0100d', n)", "SELECT count(*)")
     site = Site(tmp_path / "site", {"001_half": f"{OUTSIDE}CREATE TABLE a (x); {seconds}; CREATE TABLE b (x);"})
@@ -565,6 +566,7 @@ def test_what_a_migration_leaves_on_its_connection_does_not_reach_the_next(
 # Many.
 
 
+@pytest.mark.slow
 def test_a_thousand_migrations(tmp_path: Path) -> None:
     site = Site(tmp_path / "site", {f"{n:04}_m": f"CREATE TABLE t{n} (x);" for n in range(1, 1001)})
     site.prepare()

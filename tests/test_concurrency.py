@@ -208,6 +208,7 @@ def test_a_run_gives_up_when_its_patience_ends_and_says_for_what_it_waited(
     assert site.migrate().returncode == 0
 
 
+@pytest.mark.slow
 def test_a_writer_that_holds_its_lock_for_three_seconds_delays_a_run(site: Site) -> None:
     with held(site.database, "BEGIN IMMEDIATE") as release, site.migrating() as process:
         with pytest.raises(subprocess.TimeoutExpired):
@@ -217,6 +218,7 @@ def test_a_writer_that_holds_its_lock_for_three_seconds_delays_a_run(site: Site)
     assert site.applied() == ["001_create", "002_fill"]
 
 
+@pytest.mark.slow
 def test_a_run_waits_as_long_as_it_was_told_to_also_when_it_cannot_read(tmp_path: Path) -> None:
     """Longer than the five seconds that a question waits."""
     site = Site(tmp_path / "site", FILES)
