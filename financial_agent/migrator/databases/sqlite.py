@@ -47,8 +47,8 @@ from financial_agent.migrator.errors import (
 _POLL = 0.05  # seconds between two tries for a lock
 TICK = 20_000  # virtual machine instructions between two questions whether to stop: well under 100 ms
 
-# Everything that is not the ledger's, SQLite's, or Litestream's (which adds two tables to what it replicates). A trigger
-# on the ledger counts, as it may do anything.
+# Everything that is not the ledger's, SQLite's, or Litestream's (which adds two tables to what it replicates). But a
+# trigger on the ledger counts, as it may do anything.
 _USER_OBJECTS = """\
 FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*' AND (type = 'trigger'
 OR tbl_name NOT IN ('_migrations', '_migration_history', '_litestream_seq', '_litestream_lock'))"""
