@@ -19,19 +19,21 @@ from financial_agent.migrator.git import commit_of
 
 
 @click.command(short_help="Make a checked copy while others write.")
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=click.Path())
 @options
 @wait_option
 @click.pass_context
-def backup(ctx: click.Context, /, path: Path | None, wait: float, **options: Any) -> None:
+def backup(ctx: click.Context, /, path: str | None, wait: float, **options: Any) -> None:
     """Make a checked copy of the database: in the folder of the backups, or as PATH, or in PATH if it is a folder."""
+    if path == "":  # a variable that is not set must not mean the current folder
+        raise click.UsageError("PATH is empty.")
     settings = read_settings(ctx, **options)
     started = time.monotonic()
     with controlled(ctx, wait) as control:
         if path is None:
             made = copies.make(settings.database, settings.backups, "manual", control)
         else:
-            made = copies.make_at(settings.database, path.absolute(), control)
+            made = copies.make_at(settings.database, Path(path).absolute(), control)
     if ctx.meta["db.json"]:
         emit_json(ctx, 0, [], notes(ctx), backups=[render.backup_json(made)])
     else:

@@ -105,7 +105,7 @@ def _database(settings: Settings) -> Iterator[Check]:
             applied = ledger.entries(db)
             lost = adoption.is_lost(db)
             (mode,) = db.query("PRAGMA journal_mode")[0]
-            problems = [text for (text,) in db.query("PRAGMA quick_check(5)") if text != "ok"]
+            problems = db.problems(quick=True)[:5]
             orphans = db.orphans().total()
     except MigratorError as error:
         yield _failed("database", error)

@@ -115,9 +115,10 @@ def make(database: str, policy: Policy, kind: Kind, control: Control) -> Backup:
 
 def make_at(database: str, path: Path, control: Control) -> Backup:
     """Make a backup as a new file of that name, or in that folder. Raises what `make` raises."""
-    folder = path if path.is_dir() else path.parent
+    is_folder = os.path.isdir(path)
+    folder = path if is_folder else path.parent
     with _explained(database, folder, control):
-        return _make(database, folder, None if path.is_dir() else path.name, "manual", control)
+        return _make(database, folder, None if is_folder else path.name, "manual", control)
 
 
 def listed(database: str, folder: Path) -> list[Backup]:
@@ -141,7 +142,7 @@ def verify(path: Path, patience: Patience) -> None:
         raise BackupUnusable(backup=path, why=f"{_sum_of(path)} is not a file", fix=fix)
     try:
         with _sum_of(path).open("rb") as file:
-            recorded = file.read(_DIGITS)
+            recorded = file.read(_DIGITS + 1).lstrip(b"\\")[:_DIGITS]
         if recorded != _sha256(path, patience).encode():
             raise BackupUnusable(backup=path, why="its SHA-256 is not the one that was kept when it was made", fix=fix)
     except OSError as error:
@@ -153,8 +154,8 @@ def look_into(path: Path, patience: Patience) -> Contents:
     try:
         with closing(connect(str(path), readonly=True, patience=patience)) as db:
             db.query("PRAGMA ignore_check_constraints = ON")  # rows that break a rule are no damage
-            if (found := db.query("PRAGMA quick_check(1)")) != [("ok",)]:
-                return Contents(flaw=f"the check of its pages says: {found[0][0]}")
+            if found := db.problems(quick=True):
+                return Contents(flaw=f"the check of its pages says: {found[0]}")
             return Contents(newest(db))
     except LedgerUnusable as error:
         return Contents(flaw=error.message)
@@ -216,17 +217,29 @@ def publish(
         time = now()
         path = folder / name if name else unused_path(folder, label, contents.version, kind, time)
         if checksum:
-            _sum_of(draft).write_text(f"{checksum}  {path.name}\n", encoding="utf-8")
+            _sum_of(draft).write_bytes(_sum_line(checksum, path.name))
             give_to_owner_of(draft, _sum_of(draft))
             sync(_sum_of(draft))
             _sum_of(draft).rename(_sum_of(path))  # first, so that none seems to be unchecked for a moment
         try:
-            draft.rename(path)
+            _give_name(draft, path)
         except OSError:
             _sum_of(path).unlink(missing_ok=True)
             raise
         sync(folder)
     return Backup(path, contents.version, time, kind, path.stat().st_size, bool(checksum))
+
+
+def _give_name(draft: Path, path: Path) -> None:
+    """Rename a draft, and replace nothing. Raises OSError."""
+    try:
+        os.link(draft, path)
+    except PermissionError:  # a file system without links
+        if path.exists():
+            raise
+        draft.rename(path)
+    else:
+        draft.unlink()
 
 
 def make_folder(folder: Path, database: Path) -> None:
@@ -365,6 +378,18 @@ def _is_as_summed(path: Path) -> bool:
         return path.stat().st_mtime_ns <= _sum_of(path).stat().st_mtime_ns
     except OSError:
         return False
+
+
+def _sum_line(checksum: str, name: str) -> bytes:
+    """As sha256sum writes it, which marks a line whose name it escapes."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
+    return os.fsencode(f"{'' if escaped == name else chr(92)}{checksum}  {escaped}\n")
+
+
+def remove(made: Backup) -> None:
+    """Take a backup back that turned out not to be needed. Raises OSError."""
+    made.path.unlink(missing_ok=True)
+    _sum_of(made.path).unlink(missing_ok=True)
 
 
 def _sum_of(path: Path) -> Path:

@@ -171,7 +171,7 @@ class _Stage:
             old, had = schema.read(db), db.orphans()
             (done,) = runner.execute(db, [step], self._control, None, notes.of(db))
             new, orphans = schema.read(db), db.orphans() - had
-            problems = tuple(text for (text,) in db.query("PRAGMA quick_check(5)") if text != "ok")
+            problems = tuple(db.problems(quick=True)[:5])
         destroyed = tuple(notes.destroyed.items())
         rows = compare(before, work, notes.written, self._patience)
         after = "" if is_last else self._copies.clone(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from financial_agent.migrator.databases import (
     OutOfSpace,
     SoleDatabase,
     StatementError,
+    Stopped,
     TableChange,
     compare,
     connect,
@@ -86,6 +88,9 @@ def prepared(database: str, policy: Policy, word: str, control: Control) -> Iter
             contents = _copy(path, draft, control)
             current, now, changes = _look_at(database, draft, control)
             then = _counts(str(draft), control)
+            if not then:
+                fix = "Choose another one: flask db backups"
+                raise BackupUnusable(backup=path, why="it holds no table", fix=fix)
         rows = {table: (now.get(table), then.get(table)) for table in sorted(now | then)}
         yield Prepared(path, draft, contents, current, rows, changes)
 
@@ -113,7 +118,7 @@ def restore(
 def _find(database: str, policy: Policy, word: str) -> Path:
     named = [each.path for each in backup.listed(database, policy.folder) if each.name == word]
     path = named[0] if named else Path(word)
-    if not word or not path.is_file():
+    if not word or not os.path.isfile(path):
         raise BackupUnknown(backup=word)
     if path.resolve() == file_of(database):
         raise RestoreRefused(backup=path, why="it is the database itself", fix="Choose a backup: flask db backups")
@@ -187,14 +192,18 @@ def _exchange(
         draft = drafts / "backup.db"
         live.copy(draft, 0o777, _reporter(control, "keeping the database"))
         contents = backup.look_into(draft, patience)
-        kept = backup.publish(draft, backup.label(database), policy.folder, "restore", contents, patience).path
-    continues = _finish(prepared, kept, live, git_commit)
+        kept = backup.publish(draft, backup.label(database), policy.folder, "restore", contents, patience)
+    continues = _finish(prepared, kept.path, live, git_commit)
     if not continues:
         control.report(
             Warned(prepared.backup.name, "its history is another one: what came since is told in the kept one")
         )
-    live.replace_by(prepared.draft, _reporter(control, "restoring"))
-    return Restored(prepared.contents.newest, kept, continues)
+    try:
+        live.replace_by(prepared.draft, _reporter(control, "restoring"))
+    except (OutOfSpace, StatementError, Stopped):
+        backup.remove(kept)  # nothing was replaced
+        raise
+    return Restored(prepared.contents.newest, kept.path, continues)
 
 
 def _put_in_place(database: str, policy: Policy, prepared: Prepared, git_commit: str | None) -> Restored:

@@ -184,8 +184,9 @@ class Database(Protocol):
     def triggers(self, table: str) -> list[str]:
         """The names of a table's triggers."""
 
-    def problems(self) -> list[str]:
-        """What the database's own examination of the whole of it finds damaged."""
+    def problems(self, *, quick: bool = False) -> list[str]:
+        """What the database's own examination of the whole of it finds damaged; a quick one does not compare indexes
+        with their tables."""
 
     def last_id(self, table: str) -> int:
         """The highest key that a table whose keys count up has ever given out; 0 when it gave none."""

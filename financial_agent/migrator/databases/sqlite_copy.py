@@ -50,9 +50,11 @@ def _new_file(path: Path, original: os.stat_result, mode: int) -> Iterator[None]
     # Whoever makes it must be able to fill it.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, original.st_mode & mode | 0o600))
     try:
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            with suppress(OSError):  # root need not have the right in a container
-                os.chown(path, original.st_uid, original.st_gid)
+        if hasattr(os, "geteuid"):
+            with suppress(OSError):  # root need not have the right in a container, nor be a member
+                os.chown(path, original.st_uid if os.geteuid() == 0 else -1, original.st_gid)
+        if path.stat().st_gid != original.st_gid:  # another group may not read it
+            os.chmod(path, path.stat().st_mode & 0o707)
         yield
     except BaseException:
         path.unlink()

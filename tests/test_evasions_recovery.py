@@ -1,4 +1,4 @@
-"""Ways around what rehearsals, recovery and restores promise that were found by trying to break them."""
+"""Ways around what rehearsals, recovery and the ledger promise that were found by trying to break them."""
 
 from __future__ import annotations
 
