@@ -145,6 +145,20 @@ class Site:
         return other
 
 
+def site_with_a_draft(root: Path) -> Site:
+    """Two migrations that were applied, and a row that the second would delete if it ran again."""
+    site = Site(
+        root,
+        {
+            "001_chat": "CREATE TABLE IF NOT EXISTS chat (id INTEGER PRIMARY KEY, msg);",
+            "002_clean": "DELETE FROM chat WHERE msg LIKE 'draft%';",
+        },
+    )
+    site.prepare()
+    site.do("INSERT INTO chat (msg) VALUES ('draft of a letter'), ('hello')")
+    return site
+
+
 # Processes.
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -17,32 +16,12 @@ from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.errors import BackupFailed, Interrupted
 from financial_agent.migrator.events import Copying, Event
-from tests.helpers import FLASK, Site, rows_of, run_with
-
-CHATS = {
-    "001_chat": "CREATE TABLE IF NOT EXISTS chat (id INTEGER PRIMARY KEY, msg);",
-    "002_clean": "DELETE FROM chat WHERE msg LIKE 'draft%';",
-}
+from tests.helpers import FLASK, Site, rows_of, run_with, site_with_a_draft
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Two migrations that were applied, and a row that the second would delete if it ran again."""
-    site = Site(tmp_path / "site", CHATS)
-    site.prepare()
-    site.do("INSERT INTO chat (msg) VALUES ('draft of a letter'), ('hello')")
-    return site
-
-
-def without_ledger(site: Site, path: Path) -> Path:
-    shutil.copyfile(site.database, path)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE _migrations")
-        connection.execute("DROP TABLE _migration_history")
-    return path
-
-
-# A rehearsal stays on its copy.
+    return site_with_a_draft(tmp_path / "site")
 
 
 # A lost ledger stays lost until it is recovered.

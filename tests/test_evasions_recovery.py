@@ -11,22 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import FLASK, Site, run_with, snapshot
+from tests.helpers import FLASK, Site, run_with, site_with_a_draft, snapshot
 from tests.test_environment_faults import UNPRIVILEGED
-
-CHATS = {
-    "001_chat": "CREATE TABLE IF NOT EXISTS chat (id INTEGER PRIMARY KEY, msg);",
-    "002_clean": "DELETE FROM chat WHERE msg LIKE 'draft%';",
-}
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Two migrations that were applied, and a row that the second would delete if it ran again."""
-    site = Site(tmp_path / "site", CHATS)
-    site.prepare()
-    site.do("INSERT INTO chat (msg) VALUES ('draft of a letter'), ('hello')")
-    return site
+    return site_with_a_draft(tmp_path / "site")
 
 
 def without_ledger(site: Site, path: Path) -> Path:
