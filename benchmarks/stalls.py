@@ -33,6 +33,10 @@ Task = Callable[[Path], int]
 """Does something to a database; an exit code."""
 
 
+Work = Callable[[str, float, Connection], None]
+"""Writes to a database, pausing for so many seconds, until it is told to stop."""
+
+
 @dataclass(frozen=True)
 class Span:
     """A stretch of time, in seconds of the system's monotonic clock, which all processes share."""
@@ -113,7 +117,7 @@ def measure(original: Path, journal_mode: str, tasks: dict[str, Task], rounds: i
         with closing(sqlite3.connect(database)) as db:
             db.execute(f"PRAGMA journal_mode = {journal_mode}")
         os.sync()
-        with writer(database, pause) as stop:
+        with writer(database, pause, write) as stop:
             for _ in range(rounds):  # one round of all after the other, so that a slow minute hits all alike
                 for name, task in tasks.items():
                     done[name].append(play(task, database))
@@ -161,11 +165,11 @@ def waits(spans: list[Span], commits: list[Span]) -> Waits:
 
 
 @contextmanager
-def writer(database: Path, pause: float) -> Iterator[Callable[[], list[Span]]]:
+def writer(database: Path, pause: float, work: Work) -> Iterator[Callable[[], list[Span]]]:
     """A process that writes until the yielded function is called, which returns its transactions."""
     context = get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=write, args=(str(database), pause, there), daemon=True)
+    process = context.Process(target=work, args=(str(database), pause, there), daemon=True)
     process.start()
     here.recv()  # its first commit is done
 

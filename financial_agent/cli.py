@@ -10,9 +10,20 @@ from typing import Any
 import click
 from flask.cli import FlaskGroup
 
-from financial_agent import cli_backup, cli_inspect, cli_ledger, cli_render, cli_render_rehearsal, config
+from financial_agent import (
+    cli_backup,
+    cli_check,
+    cli_dump,
+    cli_explain,
+    cli_inspect,
+    cli_ledger,
+    cli_render,
+    cli_render_rehearsal,
+    config,
+)
 from financial_agent.cli_output import DatabaseGroup, emit_json, notes
 from financial_agent.cli_shared import (
+    change_environment_option,
     confirm,
     controlled,
     dry_run_options,
@@ -40,11 +51,14 @@ def db() -> None:
 def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
     """Show every migration and whether it is applied. Writes nothing."""
     settings = read_settings(ctx, **options)
-    found = runner.status(settings.database, settings.directory)
-    clean = all(item.state == "applied" for item in found.items)
+    found = runner.status(settings.database, settings.directory, settings.environment.name)
+    clean = all(item.state in ("applied", "skipped") for item in found.items)
     code = 1 if exit_code and not clean else 0
     if ctx.meta["db.json"]:
-        emit_json(ctx, code, [cli_render.item_json(item) for item in found.items], notes(ctx))
+        items = [cli_render.item_json(item) for item in found.items]
+        emit_json(
+            ctx, code, items, notes(ctx), environment=cli_render.environment_json(found.environment, found.configured)
+        )
     else:
         click.echo(cli_render.status_text(found))
     ctx.exit(code)
@@ -55,6 +69,7 @@ def status(ctx: click.Context, /, exit_code: bool, **options: Any) -> None:
 @options
 @wait_option
 @out_of_order_option
+@change_environment_option
 @dry_run_options
 @option("-m", "--message", hidden=True)
 @click.pass_context
@@ -85,6 +100,7 @@ def migrate(
                 settings.directory,
                 target=target,
                 out_of_order=out_of_order,
+                environment=settings.environment,
                 backups=settings.backups,
                 control=control,
             )
@@ -97,9 +113,11 @@ def migrate(
             settings.directory,
             target=target,
             out_of_order=out_of_order,
+            environment=settings.environment,
             backups=settings.backups,
             control=control,
         )
+    cli_dump.refresh(ctx, settings)
     _emit_outcome(ctx, outcome)
 
 
@@ -109,6 +127,7 @@ def migrate(
 @option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="How many to undo.")
 @option("--to", metavar="TARGET", help="Undo all that are newer than TARGET; 0 undoes everything.")
 @option("--yes", is_flag=True, help="Do not ask.")
+@change_environment_option
 @dry_run_options
 @click.pass_context
 def rollback(
@@ -156,9 +175,11 @@ def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: f
             steps=steps,
             to=to,
             expected=agreed,
+            environment=settings.environment,
             backups=settings.backups,
             control=control,
         )
+    cli_dump.refresh(ctx, settings)
     _emit_outcome(ctx, outcome)
 
 
@@ -171,6 +192,7 @@ def _rehearse_rollback(
             settings.directory,
             steps=steps,
             to=to,
+            environment=settings.environment,
             backups=settings.backups,
             control=control,
         )
@@ -179,10 +201,11 @@ def _rehearse_rollback(
 @db.command(with_appcontext=False)
 @click.argument("name", nargs=-1, required=True)
 @options
+@option("--python", is_flag=True, help="A Python file, for what SQL cannot express.")
 @click.pass_context
-def new(ctx: click.Context, /, name: tuple[str, ...], **options: Any) -> None:
+def new(ctx: click.Context, /, name: tuple[str, ...], python: bool, **options: Any) -> None:
     """Write an empty migration with the next number."""
-    path = discovery.create(read_settings(ctx, **options).directory, " ".join(name))
+    path = discovery.create(read_settings(ctx, **options).directory, " ".join(name), python=python)
     if ctx.meta["db.json"]:
         emit_json(ctx, 0, [{"filename": path.name, "path": str(path), "state": "pending"}], notes(ctx))
     else:
@@ -214,6 +237,7 @@ def doctor(ctx: click.Context, /, **options: Any) -> None:
 @options
 @wait_option
 @out_of_order_option
+@change_environment_option
 @click.pass_context
 def upgrade(ctx: click.Context, /, target: str, **options: Any) -> None:
     """The same as `migrate`."""
@@ -224,6 +248,7 @@ def upgrade(ctx: click.Context, /, target: str, **options: Any) -> None:
 @click.argument("target", default="-1")
 @options
 @wait_option
+@change_environment_option
 @option("--yes", is_flag=True)
 @click.pass_context
 def downgrade(ctx: click.Context, /, target: str, yes: bool, wait: float, **options: Any) -> None:
@@ -243,12 +268,12 @@ def downgrade(ctx: click.Context, /, target: str, yes: bool, wait: float, **opti
 @click.pass_context
 def revision(ctx: click.Context, /, message: str, **options: Any) -> None:
     """The same as `new`."""
-    ctx.invoke(new, name=(message,), **options)
+    ctx.invoke(new, name=(message,), python=False, **options)
 
 
 for command in (
     *(cli_backup.backup, cli_backup.backups, cli_backup.restore),
-    *(cli_inspect.verify, cli_inspect.history),
+    *(cli_check.check, cli_dump.dump, cli_explain.explain, cli_inspect.verify, cli_inspect.history),
     *(cli_ledger.baseline, cli_ledger.repair, cli_ledger.renumber, cli_ledger.stamp),
 ):
     db.add_command(command)

@@ -12,7 +12,15 @@ import click
 
 from financial_agent import cli_render_backup as render
 from financial_agent.cli_output import emit_json, notes
-from financial_agent.cli_shared import confirm, controlled, option, options, read_settings, wait_option
+from financial_agent.cli_shared import (
+    change_environment_option,
+    confirm,
+    controlled,
+    option,
+    options,
+    read_settings,
+    wait_option,
+)
 from financial_agent.migrator import backup as copies
 from financial_agent.migrator import restore as restores
 from financial_agent.migrator.git import commit_of
@@ -57,6 +65,7 @@ def backups(ctx: click.Context, /, **options: Any) -> None:
 @click.argument("backup")
 @options
 @wait_option
+@change_environment_option
 @option("--yes", is_flag=True, help="Do not ask.")
 @option("--dry-run", is_flag=True, help="Say what would come back and what would go, and change nothing.")
 @click.pass_context
@@ -65,7 +74,8 @@ def restore(ctx: click.Context, /, backup: str, yes: bool, dry_run: bool, wait: 
     settings = read_settings(ctx, **options)
     with ExitStack() as stack:
         with controlled(ctx, wait) as control:
-            prepared = stack.enter_context(restores.prepared(settings.database, settings.backups, backup, control))
+            found = restores.prepared(settings.database, settings.backups, backup, control, settings.environment)
+            prepared = stack.enter_context(found)
         if dry_run:
             _show(ctx, prepared)
             return

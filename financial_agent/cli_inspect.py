@@ -29,7 +29,13 @@ def verify(ctx: click.Context, /, against: str | None, wait: float, **options: A
     settings = read_settings(ctx, **options)
     other = None if against is None else config.database(against, Path.cwd())
     with controlled(ctx, wait) as control:
-        report = verification.verify(settings.database, settings.directory, against=other, control=control)
+        report = verification.verify(
+            settings.database,
+            settings.directory,
+            environment=settings.environment.name,
+            against=other,
+            control=control,
+        )
     code = 1 if report.findings else 0
     if ctx.meta["db.json"]:
         diagnostics = [*notes(ctx), *render.report_diagnostics(report)]

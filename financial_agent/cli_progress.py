@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
-from financial_agent.cli_render import backed_up_text, done_text, recovered_text
+from financial_agent.cli_render import backed_up_text, batched_text, done_text, recovered_text
 from financial_agent.migrator.events import (
     BackedUp,
+    Batched,
+    Checking,
     Copying,
     Done,
     Event,
@@ -25,6 +27,7 @@ from financial_agent.migrator.events import (
 
 _PATIENCE = 1.0  # seconds before a bar, or a word about waiting, appears
 _REDRAW = 0.1
+_TELLING = 10.0  # seconds between two lines about batches where no bar is drawn
 
 
 class Printer:
@@ -40,7 +43,8 @@ class Printer:
         self._since = self._drawn = time.monotonic()
         self._waiting_for = ""
         self._label, self._behind, self._total = "", 0, 0
-        self._in_bytes = False
+        self._unit = ""
+        self._told = time.monotonic()
 
     def __enter__(self) -> Printer:
         return self
@@ -66,9 +70,16 @@ class Printer:
                 self._draw()
             case Copying():
                 if event.purpose != self._label:
-                    self._begin(event.purpose, event.total_bytes, in_bytes=True)
+                    self._begin(event.purpose, event.total_bytes, unit="bytes")
                 self._behind = event.done_bytes
                 self._draw()
+            case Checking():
+                if event.done == 0:
+                    self._begin("checking", event.total)
+                self._behind = event.done
+                self._draw()
+            case Batched():
+                self._batched(event)
             case Ticked():
                 self._draw()
             case Waiting():
@@ -85,9 +96,24 @@ class Printer:
                 self.recovered.append(event)
                 self._line(recovered_text(event), err=False)
 
-    def _begin(self, label: str, total: int, *, in_bytes: bool = False) -> None:
+    def _batched(self, event: Batched) -> None:
+        """A bar on a terminal while it is known how many rows there are; else, and now and then, a line."""
+        if self._terminal and event.table_rows:
+            if event.rows < self._behind or self._unit != "rows":
+                self._begin(
+                    f"{event.filename}, of at most {event.table_rows:,} rows of {event.table}",
+                    event.table_rows,
+                    unit="rows",
+                )
+            self._behind = event.rows
+            self._draw()
+        elif (now := time.monotonic()) - self._told > _TELLING:
+            self._told = now
+            self._line(batched_text(event), err=True)
+
+    def _begin(self, label: str, total: int, *, unit: str = "") -> None:
         self._clear()
-        self._label, self._behind, self._total, self._in_bytes = label, 0, total, in_bytes
+        self._label, self._behind, self._total, self._unit = label, 0, total, unit
         self._since = time.monotonic()
 
     def _line(self, text: str, *, err: bool) -> None:
@@ -121,12 +147,13 @@ class Printer:
         self._bar.render_progress()
 
     def _pace(self) -> str:
-        """How long it has taken; of bytes, how many there are in a second, and how long the rest will take."""
+        """How long it has taken; of bytes and rows, how many there are in a second, and how long the rest will take."""
         seconds = time.monotonic() - self._since
-        if not self._in_bytes or not self._behind:
+        if not self._unit or not self._behind:
             return f"{seconds:.0f} s"
         rate = self._behind / seconds
-        return f"{rate / 1e6:,.0f} MB/s, {(self._total - self._behind) / rate:.0f} s left"
+        pace = f"{rate / 1e6:,.0f} MB/s" if self._unit == "bytes" else f"{rate:,.0f} rows/s"
+        return f"{pace}, {(self._total - self._behind) / rate:.0f} s left"
 
     def _clear(self) -> None:
         if self._bar is not None:

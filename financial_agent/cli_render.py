@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from financial_agent.migrator.errors import MigratorError
-from financial_agent.migrator.events import BackedUp, Done, Recovered
+from financial_agent.migrator.events import BackedUp, Batched, Done, Recovered
+from financial_agent.migrator.ledger import Progress
 from financial_agent.migrator.plan import Item
 from financial_agent.migrator.runner import Outcome, Status
 from financial_agent.migrator.schema import Difference
@@ -28,8 +29,9 @@ def error_text(error: MigratorError) -> str:
     lines = [f"Error {error.code}: {error.message}"]
     if error.location:
         lines.append(f"  at {error.location}")
-        lines += _excerpt(error.location.excerpt, error.location.column)
+        lines += excerpt(error.location.excerpt, error.location.column)
     lines += _beginning(differences_text(error.fields.get("differences", ()), "    ").splitlines())
+    lines += [f"    {line}" for line in error.fields.get("trace", ())]
     if error.state:
         lines.append(f"State: {error.state}.")
     lines += [f"Next:  {line}" if at == 0 else f"       {line}" for at, line in enumerate(error.hint.splitlines())]
@@ -47,9 +49,10 @@ def differences_text(differences: Sequence[Difference], indent: str = "") -> str
 
 
 def hint_for(hint: str, options: Mapping[str, str | None]) -> str:
-    """A hint whose commands have the options that were given: they concern the same database and folder."""
+    """A hint whose commands have the options that were given, as they concern the same database and
+    folder; `explain`, which concerns none, has no such option."""
     given = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
-    return re.sub(r"\bflask db \w+", lambda command: command[0] + given, hint)
+    return re.sub(r"\bflask db (?!explain\b)\w+", lambda command: command[0] + given, hint)
 
 
 def shown(lines: Sequence[str]) -> str:
@@ -67,7 +70,7 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
-def _excerpt(line: str, column: int | None) -> list[str]:
+def excerpt(line: str, column: int | None) -> list[str]:
     """A line of the file, cut to what fits around the column, with a caret below."""
     if not line.strip() or column is None:
         return []
@@ -89,14 +92,23 @@ def status_text(status: Status) -> str:
     rows = [_status_row(item) for item in status.items]
     header = ("migration", "state", "applied at (UTC)", "took")
     lines = [f"Database: {status.database}{'' if status.exists else ' (not there yet)'}"]
+    lines += environment_lines(status.environment, status.configured)
     if rows:
         lines += table([header, *rows])
     counts = [
         f"{sum(item.state == state for item in status.items)} {state}"
-        for state in ("applied", "edited", "missing", "pending")
+        for state in ("applied", "edited", "missing", "started", "pending", "skipped")
         if state in ("applied", "pending") or any(item.state == state for item in status.items)
     ]
     return shown([*lines, ", ".join(counts) + "."])
+
+
+def environment_lines(database: str | None, configured: str | None) -> list[str]:
+    """The environment that a database belongs to, if it belongs to one."""
+    if database in (None, configured):
+        return [f"Environment: {database}"] if database else []
+    says = f"the configuration says {configured}" if configured else "none is configured"
+    return [f"Environment: {database} ({says})"]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -107,9 +119,14 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _status_row(item: Item) -> tuple[str, str, str, str]:
     notes: list[str] = [item.state]
+    if item.so_far:
+        undoing = "rollback started: " if item.so_far.direction == "down" else ""
+        notes = [*([] if item.state == "started" else notes), f"{undoing or 'started: '}{item.so_far}"]
     if item.out_of_order:
         notes.append("out of order")
-    if item.reversible is False:
+    if item.state == "skipped":
+        notes.append(f"for {' and '.join(sorted(item.environments))}")
+    elif item.reversible is False:
         notes.append("irreversible")
     entry = item.entry
     return (
@@ -123,7 +140,14 @@ def _status_row(item: Item) -> tuple[str, str, str, str]:
 def done_text(done: Done) -> str:
     verb = "Applied" if done.direction == "up" else "Rolled back"
     rows = f", {amount(done.rows_changed, 'row')}" if done.rows_changed else ""
-    return f"{verb} {done.filename}: {amount(done.statements, 'statement')}{rows}, {milliseconds(done.duration_ms)}"
+    batches = f" in {amount(done.batches, 'batch')}" if done.batches else ""
+    took = milliseconds(done.duration_ms)
+    return f"{verb} {done.filename}: {amount(done.statements, 'statement')}{rows}{batches}, {took}"
+
+
+def batched_text(event: Batched) -> str:
+    of = "" if event.table_rows is None else f" of at most {event.table_rows:,}"
+    return _printable(f"{event.filename}: {event.rows:,}{of} rows of {event.table}")
 
 
 def backed_up_text(backup: BackedUp) -> str:
@@ -145,7 +169,8 @@ def milliseconds(ms: int) -> str:
 
 
 def amount(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    plural = "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
 
 
 def envelope(
@@ -170,16 +195,33 @@ def envelope(
     }
 
 
+def environment_json(database: str | None, configured: str | None) -> dict[str, Any]:
+    """Which environment a database belongs to, and which one the configuration names."""
+    return {"database": database, "configured": configured}
+
+
 def item_json(item: Item) -> dict[str, Any]:
     return {
         "version": str(item.version),  # it may exceed what a JSON reader takes for a number
         "filename": item.filename,
         "state": item.state,
         "out_of_order": item.out_of_order,
+        "environments": sorted(item.environments),
         "reversible": item.reversible,
         "applied_at": item.entry.applied_at if item.entry else None,
         "duration_ms": item.entry.duration_ms if item.entry else None,
         "checksum": item.entry.checksum if item.entry else None,
+        "progress": _progress_json(item.so_far) if item.so_far else None,
+    }
+
+
+def _progress_json(so_far: Progress) -> dict[str, Any]:
+    return {
+        "direction": so_far.direction,
+        "started_at": so_far.started_at,
+        "statements": so_far.statements,
+        "batches": so_far.batches,
+        "rows_changed": so_far.rows_changed,
     }
 
 
@@ -191,6 +233,7 @@ def done_json(done: Done) -> dict[str, Any]:
         "statements": done.statements,
         "rows_changed": done.rows_changed,
         "blocked_ms": done.blocked_ms,
+        "batches": done.batches,
     }
 
 
@@ -209,9 +252,9 @@ def error_json(error: MigratorError) -> dict[str, Any]:
 
 
 def error_diagnostics(error: MigratorError) -> list[dict[str, Any]]:
-    """The error, and behind it the objects that it says differ."""
-    differences = differences_text(error.fields.get("differences", ()))
-    return [error_json(error), *([note_json("info", differences)] if differences else [])]
+    """The error, and behind it the objects that it says differ, or the traceback of a Python migration."""
+    more = (differences_text(error.fields.get("differences", ())), shown(error.fields.get("trace", ())))
+    return [error_json(error), *(note_json("info", text) for text in more if text)]
 
 
 def note_json(severity: str, message: str, filename: str | None = None) -> dict[str, Any]:

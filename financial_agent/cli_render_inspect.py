@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from financial_agent.cli_render import amount, differences_text, milliseconds, note_json, shown, table
+from financial_agent.cli_render import (
+    amount,
+    differences_text,
+    environment_json,
+    environment_lines,
+    milliseconds,
+    note_json,
+    shown,
+    table,
+)
 from financial_agent.migrator.history import Line
 from financial_agent.migrator.schema import Difference
 from financial_agent.migrator.verify import Report
@@ -28,6 +37,7 @@ def report_text(report: Report) -> str:
     lines = [
         f"Database: {report.database}",
         *([f"Against:  {report.other}"] if report.other is not None else []),
+        *environment_lines(report.environment, report.configured),
         f"{applied} applied, {pending} pending. The history has {amount(report.events, 'row')}{head}.",
     ]
     for finding in report.findings:
@@ -60,6 +70,7 @@ def report_json(report: Report) -> dict[str, Any]:
     """What the envelope holds for `verify` alone."""
     return {
         "against": report.other,
+        "environment": environment_json(report.environment, report.configured),
         "chain": {"rows": report.events, "head_sha256": report.head},
         "findings": [asdict(finding) for finding in report.findings],
     }
@@ -77,6 +88,7 @@ def history_text(lines: Sequence[Line], database: str) -> str:
 
 
 def _history_row(line: Line) -> tuple[str, ...]:
+    stamp = f"belongs to {line.environment}" if line.event == "environment" else None
     failure = f"exit {line.exit_code}: {line.error or ''}" if line.exit_code is not None else line.error
     return (
         (line.started_at or "")[:19].replace("T", " "),
@@ -88,7 +100,7 @@ def _history_row(line: Line) -> tuple[str, ...]:
         "@".join(part for part in (line.os_user, line.host) if part),
         line.tool_version or "",
         (line.git_commit or "")[:_COMMIT],
-        " ".join("; ".join(part for part in (failure, line.note) if part).split()),
+        " ".join("; ".join(part for part in (failure, stamp, line.note) if part).split()),
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from financial_agent.cli_render import amount, differences_text, done_json, milliseconds, shown
 from financial_agent.cli_render_inspect import difference_json
+from financial_agent.migrator.assertions import is_assertion
 from financial_agent.migrator.databases import Effect, TableChange
-from financial_agent.migrator.rehearsal import Rehearsal, Rehearsed, WayBack
+from financial_agent.migrator.lexer import Statement
+from financial_agent.migrator.rehearsal import Rehearsal, Rehearsed
 from financial_agent.migrator.schema import Difference
 
 
@@ -70,14 +72,15 @@ def _lines(step: Rehearsed) -> Iterator[str]:
     done = step.done
     verb = "" if done.direction == "up" else " (rollback)"
     yield shown([f"{done.filename}{verb}"])
-    work = f"{amount(done.statements, 'statement')}, {milliseconds(done.duration_ms)}"
+    batches = f" in {amount(done.batches, 'batch')}" if done.batches else ""
+    work = f"{amount(done.statements, 'statement')}{batches}, {milliseconds(done.duration_ms)}"
     yield _line("ran", f"{work}; other writers wait for up to {milliseconds(done.blocked_ms)}")
     yield from _block("schema", differences_text(step.schema).splitlines() if step.schema else ["no change"])
     yield from _block("rows", [_change_text(change) for change in step.rows] or ["no change"])
     yield from _block("destroys", list(_destroyed(step)))
     yield _line("checks", _checks(step))
     if done.direction == "up":
-        yield from _block("way back", _way_back(step.way_back))
+        yield from _block("way back", _way_back(step))
 
 
 def _line(label: str, text: str) -> str:
@@ -105,7 +108,10 @@ def _change_text(change: TableChange) -> str:
     return f"{change.table}: {', '.join([*counts, *([columns] if columns else [])])}"
 
 
-def _way_back(way_back: WayBack | None) -> list[str]:
+def _way_back(step: Rehearsed) -> list[str]:
+    way_back = step.way_back
+    if way_back is None and step.step.script.only_rebuilds:
+        return ["none: a column that it drops must have a value, and no default gives one"]
     if way_back is None:
         return ["none: there is no down section"]
     if way_back.failure:
@@ -208,4 +214,9 @@ def _change_json(change: TableChange) -> dict[str, Any]:
 
 
 def _sql(step: Rehearsed) -> str:
-    return "\n".join(statement.text for statement in step.step.script.statements())
+    return "\n".join(_as_written(statement) for statement in step.step.script.statements())
+
+
+def _as_written(statement: Statement) -> str:
+    directives = [f"-- migrate:{each.word} {each.text}" for each in statement.directives]
+    return "\n".join(directives if is_assertion(statement) else [*directives, statement.text])

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,8 @@ from financial_agent.cli_progress import Printer
 from financial_agent.config import Settings
 from financial_agent.migrator.control import Control, stop_on_signals
 from financial_agent.migrator.databases import display_name
-from financial_agent.migrator.errors import ConfirmationNeeded, Declined, Interrupted, MigratorError
+from financial_agent.migrator.errors import ConfirmationNeeded, Declined, MigratorError
+from financial_agent.migrator.errors_run import Interrupted
 from financial_agent.migrator.rehearsal import Rehearsal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,11 +32,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 option = partial(click.option, allow_from_autoenv=False)
 
 
-def options(command: Command) -> Command:
-    """The options that every command shares."""
+def file_options(command: Command) -> Command:
+    """The options of a command that looks at the files alone."""
     for each in (
         option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         option("--directory", type=click.Path(), help="The folder of the migrations."),
+    ):
+        command = each(command)
+    return command
+
+
+def options(command: Command) -> Command:
+    """The options that every other command shares."""
+    for each in (
+        file_options,
+        option("--environment", metavar="NAME", help="The environment that this is, as in production."),
         option("--database", help="A SQLite file, or sqlite:///PATH."),
     ):
         command = each(command)
@@ -49,6 +61,13 @@ def dry_run_options(command: Command) -> Command:
     ):
         command = each(command)
     return command
+
+
+change_environment_option = option(
+    "--change-environment",
+    is_flag=True,
+    help="The database belongs to this environment from now on, whichever it belonged to.",
+)
 
 
 def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float) -> float:
@@ -72,14 +91,21 @@ out_of_order_option = option(
 )
 
 
-def read_settings(ctx: click.Context, database: str | None, directory: str | None, **_: Any) -> Settings:
+def read_settings(
+    ctx: click.Context,
+    database: str | None,
+    directory: str | None,
+    environment: str | None = None,
+    change_environment: bool = False,
+    **_: Any,
+) -> Settings:
     """The application's settings, overridden by the options; the commands go on in the application's context."""
-    ctx.meta["db.options"] = {"--database": database, "--directory": directory}
+    ctx.meta["db.options"] = {"--database": database, "--directory": directory, "--environment": environment}
     values, instance = _configuration(ctx)
     ctx.meta["db.instance"] = str(instance)
-    settings = config.settings(config.overridden(values, database, directory), instance)
+    settings = config.settings(config.overridden(values, database, directory, environment), instance)
     ctx.meta["db.database"] = display_name(settings.database)
-    return settings
+    return replace(settings, environment=replace(settings.environment, change=change_environment))
 
 
 def _configuration(ctx: click.Context) -> tuple[dict[str, Any], Path]:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from financial_agent.migrator.backup import Policy
+from financial_agent.migrator.environment import Environment
 from financial_agent.migrator.errors import ConfigurationInvalid
+from financial_agent.migrator.heads import ENVIRONMENT as NAME
 
 PREFIX = "FINANCIAL_AGENT_"
 PACKAGE = Path(__file__).resolve().parent
@@ -25,20 +27,32 @@ DEFAULTS: dict[str, Any] = {
     "DATABASE": "financial_data.db",
     "MIGRATIONS": str(PACKAGE / "migrations"),
     "MIGRATE_ON_STARTUP": False,
+    "ENVIRONMENT": None,
     "BACKUP": "destructive",
     "BACKUP_DIRECTORY": None,
     "BACKUP_KEEP": 10,
+    "MINIMUM_SQLITE": "3.35",
+    "CHECK_AFTER": None,
+    "SCHEMA_FILE": None,
+    "DUMP_AFTER_MIGRATE": False,
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration means for the engine: a database, by absolute path or URL, the migrations' folder, and the
-    backups' policy."""
+    """What a configuration means for the engine: a database, by absolute path or URL, the migrations' folder, the
+    backups' policy, and the environment."""
 
     database: str
     directory: Path
     backups: Policy
+    minimum_sqlite: tuple[int, ...] | None
+    """The oldest SQLite that migrations must run on, as `check` sees to it; None for any."""
+    check_after: str | None
+    """The last migration, as a TARGET, that was released before it was checked; None when all are to be judged."""
+    environment: Environment
+    schema_file: Path
+    dump_after_migrate: bool
 
 
 def settings(values: Mapping[str, Any], instance: Path) -> Settings:
@@ -48,15 +62,31 @@ def settings(values: Mapping[str, Any], instance: Path) -> Settings:
     """
     values = {**DEFAULTS, **values}
     path = database(values["DATABASE"], instance)
-    return Settings(path, directory(values["MIGRATIONS"], instance), backups(values, path, instance))
+    folder = directory(values["MIGRATIONS"], instance)
+    return Settings(
+        path,
+        folder,
+        backups(values, path, instance),
+        minimum_sqlite(values["MINIMUM_SQLITE"]),
+        check_after(values["CHECK_AFTER"]),
+        Environment(environment(values["ENVIRONMENT"])),
+        schema_file(values["SCHEMA_FILE"], folder, instance),
+        dump_after_migrate(values["DUMP_AFTER_MIGRATE"]),
+    )
 
 
-def overridden(values: Mapping[str, Any], database_option: str | None, directory_option: str | None) -> dict[str, Any]:
+def overridden(
+    values: Mapping[str, Any],
+    database_option: str | None,
+    directory_option: str | None,
+    environment_option: str | None,
+) -> dict[str, Any]:
     """A configuration with what options of the command line name, relative to the current folder, in its place."""
     here = Path.cwd()
     given = {
         "DATABASE": None if database_option is None else database(database_option, here),
         "MIGRATIONS": None if directory_option is None else directory(directory_option, here),
+        "ENVIRONMENT": environment_option,
     }
     return {**values, **{name: value for name, value in given.items() if value is not None}}
 
@@ -146,6 +176,19 @@ def directory(value: object, base: Path) -> Path:
     return base / os.path.expanduser(value)
 
 
+def environment(value: object) -> str | None:
+    """The environment that a setting names. Raises ConfigurationInvalid."""
+    if value is None:
+        return None
+    text = (
+        str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    )  # as FINANCIAL_AGENT_… is read
+    if not isinstance(text, str) or not NAME.fullmatch(text):
+        fix = 'Set it to a name of letters, digits, _ and -, as in ENVIRONMENT = "production", or leave it out'
+        raise ConfigurationInvalid(setting="ENVIRONMENT", problem=f"is {value!r}", fix=fix)
+    return text
+
+
 def backups(values: Mapping[str, Any], database: str, base: Path) -> Policy:
     """What the BACKUP settings ask for; the folder is `backups` beside the database unless one is named.
 
@@ -164,6 +207,48 @@ def backups(values: Mapping[str, Any], database: str, base: Path) -> Policy:
         fix = 'Set it to a folder, as in BACKUP_DIRECTORY = "/srv/backups"'
         raise ConfigurationInvalid(setting="BACKUP_DIRECTORY", problem=f"is {folder!r}, not a folder", fix=fix)
     return Policy(when, base / os.path.expanduser(folder), keep)
+
+
+def minimum_sqlite(value: object) -> tuple[int, ...] | None:
+    """The version that `MINIMUM_SQLITE` names. Raises ConfigurationInvalid."""
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"3(\.[0-9]{1,3}){1,2}", value):
+        return tuple(map(int, value.split(".")))
+    # The environment's 3.40 is read as a number, of which the nought is lost: 3.40.0 is none.
+    fix = 'Set it to a version, as in MINIMUM_SQLITE = "3.35", or to None; in the environment with three parts: 3.35.0'
+    raise ConfigurationInvalid(setting="MINIMUM_SQLITE", problem=f"is {value!r}, not a version of SQLite", fix=fix)
+
+
+def check_after(value: object) -> str | None:
+    """The migration that `CHECK_AFTER` names. Raises ConfigurationInvalid."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if text is None or (isinstance(text, str) and text):
+        return text
+    fix = 'Set it to the last migration that need not keep the rules, as in CHECK_AFTER = "042_add_fees"'
+    raise ConfigurationInvalid(setting="CHECK_AFTER", problem=f"is {value!r}, not a migration", fix=fix)
+
+
+def schema_file(value: object, migrations: Path, base: Path) -> Path:
+    """The file that `dump` writes: `schema.sql` beside the migrations' folder unless one is named.
+
+    Raises ConfigurationInvalid.
+    """
+    if value is None:
+        return migrations.parent / "schema.sql"
+    if not isinstance(value, str | os.PathLike) or os.fspath(value) == "" or "\0" in os.fspath(value):
+        fix = 'Set it to a file, as in SCHEMA_FILE = "/srv/app/schema.sql"'
+        raise ConfigurationInvalid(setting="SCHEMA_FILE", problem=f"is {value!r}, not a file", fix=fix)
+    return base / os.path.expanduser(value)
+
+
+def dump_after_migrate(value: object) -> bool:
+    """What `DUMP_AFTER_MIGRATE` asks for. Raises ConfigurationInvalid."""
+    word = str(value).lower()
+    if word not in ("true", "1", "false", "0"):
+        fix = "Set it to True or False"
+        raise ConfigurationInvalid(setting="DUMP_AFTER_MIGRATE", problem=f"is {value!r}", fix=fix)
+    return word in ("true", "1")
 
 
 def on_startup(value: object) -> bool | Literal["check"]:

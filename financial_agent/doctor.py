@@ -17,10 +17,12 @@ from typing import Any, Literal
 from financial_agent.cli_render import note_json
 from financial_agent.cli_render_backup import size_text
 from financial_agent.config import Settings
-from financial_agent.migrator import adoption, backup, discovery, ledger
+from financial_agent.migrator import adoption, backup, discovery, ledger, progress, session
 from financial_agent.migrator.databases import StatementError, connect, exists
+from financial_agent.migrator.environment import refuse_another
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.script import read
+from financial_agent.migrator.survey import survey
 
 _LOW_SPACE = 100 << 20  # bytes
 
@@ -89,11 +91,20 @@ def _folder(settings: Settings) -> Iterator[Check]:
         files = discovery.discover(settings.directory, "sqlite")
         for file in files:
             read(file)
+        survey(files, _applied(settings), settings.environment.name)
     except MigratorError as error:
         yield _failed("migrations", error)
     else:
         verdict: Literal["ok", "warn"] = "ok" if files else "warn"
         yield Check(verdict, "migrations", f"{len(files)} in {settings.directory}")
+
+
+def _applied(settings: Settings) -> list[str]:
+    """What meets a requirement; a database that cannot be read is told of by itself."""
+    try:
+        return [entry.filename for entry in session.recorded(settings.database, session.ASKING)]
+    except MigratorError:
+        return []
 
 
 def _database(settings: Settings) -> Iterator[Check]:
@@ -107,6 +118,8 @@ def _database(settings: Settings) -> Iterator[Check]:
             (mode,) = db.query("PRAGMA journal_mode")[0]
             problems = db.problems(quick=True)[:5]
             orphans = db.orphans().total()
+            stamp = ledger.environment(db)
+            begun = progress.read(db)
     except MigratorError as error:
         yield _failed("database", error)
         return
@@ -114,9 +127,14 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check("fail", "database", str(error), f"Look at it with: sqlite3 {shlex.quote(settings.database)}")
         return
     yield Check("ok", "database", f"{settings.database}, {len(applied)} applied, journal mode {mode}")
+    yield from _environment(stamp, settings)
     if lost:
         fix = "Record what the schema shows to have run, or learn what differs: flask db migrate"
         yield Check("warn", "ledger", "it is lost: there are tables, and nothing is recorded as applied", fix)
+    for each in begun:
+        what = f"{each.filename} was begun and is not done: {each.rows_changed:,} rows in {each.batches:,} batches"
+        fix = f"Go on with it: flask db {'migrate' if each.direction == 'up' else 'rollback'}"
+        yield Check("warn", "started", what, fix)
     yield from _permissions(Path(settings.database))
     yield _backups(settings)
     if problems:
@@ -127,6 +145,16 @@ def _database(settings: Settings) -> Iterator[Check]:
     if orphans:
         fix = f"See them with: sqlite3 {shlex.quote(settings.database)} 'PRAGMA foreign_key_check'"
         yield Check("warn", "foreign keys", f"{orphans} rows without their parent", fix)
+
+
+def _environment(stamp: str | None, settings: Settings) -> Iterator[Check]:
+    try:
+        refuse_another(settings.database, stamp, settings.environment)
+    except MigratorError as error:
+        yield _failed("environment", error)
+    else:
+        if name := stamp or settings.environment.name:
+            yield Check("ok", "environment", name if stamp else f"{name}, which the database does not know yet")
 
 
 def _backups(settings: Settings) -> Check:

@@ -26,7 +26,7 @@ def readyz() -> tuple[dict[str, str], int]:
     """Requests can be served: the database can be read, and no migration is pending."""
     try:
         where = config.settings(current_app.config, Path(current_app.instance_path))
-        ready = not runner.pending(where.database, where.directory)
+        ready = not runner.pending(where.database, where.directory, where.environment.name)
     except MigratorError as error:
         log.warning("not ready: %s %s", error.code, error)
         ready = False

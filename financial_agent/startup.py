@@ -18,7 +18,7 @@ import click
 from flask import Flask, request
 
 from financial_agent import cli_render, config
-from financial_agent.migrator import runner
+from financial_agent.migrator import runner, session
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.errors import MigrationsPending, MigratorError
 from financial_agent.migrator.events import BackedUp, Event, Recovered, Warned
@@ -65,11 +65,18 @@ def prepare(app: Flask) -> None:
     instance = Path(app.instance_path)
     where = config.settings(app.config, instance)
     if mode == "check":
-        if pending := runner.pending(where.database, where.directory):
+        session.recorded(where.database, session.ASKING, where.environment)
+        if pending := runner.pending(where.database, where.directory, where.environment.name):
             raise MigrationsPending(count=len(pending), first=pending[0].filename)
         return
     config.prepare_instance(where, instance)
-    runner.migrate(where.database, where.directory, backups=where.backups, control=Control(report=_log))
+    runner.migrate(
+        where.database,
+        where.directory,
+        environment=where.environment,
+        backups=where.backups,
+        control=Control(report=_log),
+    )
 
 
 @contextmanager

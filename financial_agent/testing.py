@@ -1,4 +1,5 @@
-"""A pytest plugin for the tests of the application: `pytest_plugins = ["financial_agent.testing"]`.
+"""A pytest plugin for the tests of the application: `pytest_plugins = ["financial_agent.testing"]`. With
+`--test-migrations` it checks the migrations, too.
 
 The migrated database is made once per session and copied for each test. Under pytest-xdist all workers share it.
 """
@@ -10,7 +11,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,25 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 
-from financial_agent import config, create_app
+from financial_agent import create_app
+from financial_agent.cli_render import error_text
 from financial_agent.migrator import discovery, runner
+from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.source import checksum
+from financial_agent.testing_migrations import (  # noqa: F401  # pytest finds its hooks here by their names
+    directory_of,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+)
 
 MakeApp = Callable[..., Flask]
 DatabaseAt = Callable[[str], sqlite3.Connection]
 
 
 @pytest.fixture(scope="session")
-def migrations_directory() -> Path:
-    """The migrations that the fixtures apply; override it to test with a folder of your own."""
-    return Path(config.DEFAULTS["MIGRATIONS"])
+def migrations_directory(pytestconfig: pytest.Config) -> Path:
+    """The migrations that the fixtures apply: those that the ini option of that name says, or the package's own."""
+    return directory_of(pytestconfig)
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +52,14 @@ def migrated_template(tmp_path_factory: pytest.TempPathFactory, migrations_direc
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     digest = hashlib.sha256()
-    for file in discovery.discover(migrations_directory, "sqlite"):
-        digest.update(f"{file.filename} {checksum(file.path)}\n".encode())
+    with _explained():
+        for file in discovery.discover(migrations_directory, "sqlite"):
+            digest.update(f"{file.filename} {checksum(file.path)}\n".encode())
 
     def template(target: str | None = None) -> Path:
         path = shared / f"template-{digest.hexdigest()[:16]}-{target or 'newest'}.db"
-        runner.migrate(str(path), migrations_directory, target=target)
+        with _explained():
+            runner.migrate(str(path), migrations_directory, target=target)
         return path
 
     return cache(template)
@@ -110,6 +120,15 @@ def client(app: Flask) -> FlaskClient:
 def cli_runner(app: Flask) -> FlaskCliRunner:
     """Runs commands of `app`: `runner.invoke(args=["db", "status"])`."""
     return app.test_cli_runner()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """A migration that fails is told as on the command line: the engine's traceback says nothing of it."""
+    try:
+        yield
+    except MigratorError as error:
+        pytest.fail(error_text(error), pytrace=False)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

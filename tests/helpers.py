@@ -182,6 +182,7 @@ def started(
         encoding="utf-8",
     )
     deadline = Timer(patience, process.kill)
+    deadline.daemon = True  # Python joins other threads before it ends the server below
     deadline.start()
     with process:
         try:

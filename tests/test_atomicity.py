@@ -206,6 +206,7 @@ def assert_completes(site: Site, versions: list[State]) -> None:
     assert state(site.database) == versions[-1]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_call_of_sqlite_leaves_a_version(tmp_path: Path, journal_mode: str) -> None:
     site = Site(tmp_path / "site", UP)
     site.begin_with(f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE before_all (x)")

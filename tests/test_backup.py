@@ -22,14 +22,8 @@ from financial_agent.migrator.backup import Backup, Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import sqlite_copy
 from financial_agent.migrator.databases.private_folder import private_folder
-from financial_agent.migrator.errors import (
-    BackupFailed,
-    BackupUnusable,
-    ConfigurationInvalid,
-    DatabaseLocked,
-    Interrupted,
-    NoSpace,
-)
+from financial_agent.migrator.errors import BackupFailed, BackupUnusable, ConfigurationInvalid, DatabaseLocked, NoSpace
+from financial_agent.migrator.errors_run import Interrupted
 from financial_agent.migrator.events import Copying, Event
 from tests.helpers import Site, held, rows_of, snapshot, state, until
 

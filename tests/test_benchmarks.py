@@ -99,3 +99,17 @@ def test_a_lock_that_a_command_holds_shows_as_a_stall_of_that_length(chats: Site
     assert [each["exit_code"] for each in (copy, backup, held, refused)] == [0, 0, 0, 4]
     assert held["idle"]["commits"] > 0
     assert snapshot(chats.data) == before
+
+
+@pytest.mark.slow
+def test_a_backfill_in_batches_is_killed_and_changes_every_row_once_and_keeps_no_writer_waiting(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "backfill.py"), str(tmp_path), "--rows", "200000", "--json"]
+    with started(command, tmp_path, patience=300) as process:
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    results = json.loads(out)
+    assert [(each["kills"], each["each_row_once"]) for each in results] == [(0, True), (3, True), (0, True)] * 2
+    for in_batches, killed, at_once in (results[:3], results[3:]):
+        assert max(in_batches["writer"]["longest_ms"], killed["writer"]["longest_ms"]) < 250
+        assert at_once["writer"]["longest_ms"] > in_batches["writer"]["longest_ms"]
+    assert not any(tmp_path.iterdir())

@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from financial_agent.migrator.discovery import create, discover
-from financial_agent.migrator.errors import (
+from financial_agent.migrator.errors import FolderMissing, MigratorError, NameUnusable
+from financial_agent.migrator.errors_files import (
     FileNameInvalid,
     FileOutsideFolder,
     FileUnreadable,
-    FolderMissing,
-    MigratorError,
-    NameUnusable,
     SectionEmpty,
     VersionDuplicated,
 )
@@ -139,7 +137,7 @@ def test_an_engine_takes_its_own_variant_under_the_plain_name(folder: Path, dial
         "001_add.SQL",
         "001_add.Sql",
         "readme.SQL",
-        "001_add.py",
+        "001-add.py",
     ],
 )
 def test_a_near_miss_is_refused_and_never_skipped(folder: Path, name: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 from financial_agent.migrator import backup, restore
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.errors import BackupFailed, Interrupted
+from financial_agent.migrator.errors import BackupFailed
+from financial_agent.migrator.errors_run import Interrupted
 from financial_agent.migrator.events import Copying, Event
 from tests.helpers import FLASK, Site, rows_of, run_with, site_with_a_draft
 

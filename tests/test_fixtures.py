@@ -103,7 +103,7 @@ def run(session: pytest.Pytester, *words: str) -> dict[str, int]:
     return session.runpytest_subprocess("-p", "no:cacheprovider", "--basetemp=base", *words).parseoutcomes()
 
 
-@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize("words", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["alone", "xdist"])
 def test_every_fixture_gives_what_it_promises_and_each_template_is_made_once(
     words: tuple[str, ...], session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,3 +147,15 @@ def test_a_folder_of_ones_own_takes_the_place_of_the_packages_migrations(session
         """
     )
     assert run(session) == {"passed": 1}
+
+
+def test_a_migration_that_fails_is_told_as_on_the_command_line(session: pytest.Pytester) -> None:
+    (session.path / "own").mkdir()
+    (session.path / "own" / "001_first.sql").write_text("CREATE TABEL first (id);")
+    session.makeini("[pytest]\nfilterwarnings = error\nmigrations_directory = own")
+    session.makepyfile("def test_own(db):\n    assert db\n")
+    shown = session.runpytest_inprocess("-p", "no:cacheprovider").stdout.str()
+    assert 'Error FA301: 001_first.sql failed: near "TABEL": syntax error' in shown
+    assert "001_first.sql:1:8" in shown
+    assert "Traceback" not in shown
+    assert "execution.py" not in shown

@@ -20,11 +20,15 @@ LONGEST = 430  # lines
 # What stands left is imported by what stands right, never the other way round, not even through others
 # (design, section 2): `errors ← lexer ← script ← discovery`, `errors ← databases ← ledger`, `plan` on top of both.
 CHAINS = (
-    ("errors", "source", "lexer", "script", "discovery", "plan", "execution", "runner"),
+    ("errors", "errors_files", "lexer", "directives", "sections", "script", "discovery", "plan", "execution", "runner"),
+    ("errors", "source", "script"),
+    ("errors", "errors_run", "execution"),
+    ("lexer", "directives", "heads", "sections", "script", "discovery", "plan", "graph", "survey", "runner"),
+    ("databases", "ledger", "environment", "session", "runner"),
     ("errors", "databases", "ledger", "plan", "execution", "runner"),
     ("events", "control", "execution", "runner"),
 )
-FILES = {"source", "lexer", "script", "discovery"}
+FILES = {"source", "lexer", "directives", "heads", "sections", "script", "discovery"}
 FLASK_ONLY = {"flask", "click", "werkzeug", "jinja2", "dotenv"}
 # What the plain runner imports beside the engine.
 PLAIN = {"config", "cli_render", "migrations.run_migrations"}

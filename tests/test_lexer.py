@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from financial_agent.migrator.errors import DirectiveInvalid, DirectiveUnknown, MigratorError, Unterminated
+from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.errors_files import DirectiveInvalid, DirectiveUnknown, Unterminated
 from financial_agent.migrator.lexer import Directive, Statement, lex
 from financial_agent.migrator.source import FileSource, checksum
 

@@ -39,6 +39,9 @@ DROP_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] i
 
 MARK = "«"
 TABLE = "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT NOT NULL);\n"
+BATCH = """\
+UPDATE customers SET name = lower(name) WHERE id IN (SELECT id FROM customers WHERE name <> lower(name) LIMIT :batch);
+"""
 FAMILY = """\
 CREATE TABLE parents (id INTEGER PRIMARY KEY);
 CREATE TABLE children (parent_id INTEGER NOT NULL REFERENCES parents (id) ON DELETE CASCADE);
@@ -169,12 +172,24 @@ def lose_a_row_of_the_ledger(place: Place) -> None:
     place.sql("DELETE FROM _migrations WHERE filename = '002_second.sql';")
 
 
+def begun_otherwise(place: Place) -> None:
+    place.sql("INSERT INTO customers VALUES (1, 'A'), (2, 'B')")
+    for name in ("NULLIF(lower(name), 'b')", "lower(name)"):
+        place.write({"002_second.sql": f"-- migrate:batch 1\n{BATCH.replace('lower(name)', name, 1)}"})
+        if name.startswith("NULL"):
+            assert flask_db(place, "migrate")[0] == 3
+
+
 def first_is_gone(place: Place) -> None:
     (place.folder / "001_first.sql").unlink()
 
 
 def no_folder(place: Place) -> None:
     place.folder.rmdir()
+
+
+def lock_file_is_a_folder(place: Place) -> None:
+    (place.folder / "migrations.lock").mkdir()
 
 
 def folder_is_a_file(place: Place) -> None:
@@ -265,6 +280,14 @@ def another_run(place: Place) -> None:
     place.hold(place.run_lock)
 
 
+def schema_file_is_a_letter(place: Place) -> None:
+    (place.root / "schema.sql").write_text("Dear diary,")
+
+
+def schema_file_is_a_folder(place: Place) -> None:
+    (place.root / "schema.sql").mkdir()
+
+
 NAMES = [
     Case("folder-missing", 2, prepare=no_folder),
     Case("folder-is-a-file", 2, prepare=folder_is_a_file),
@@ -275,7 +298,8 @@ NAMES = [
     Case("name-with-dots", 4, files={"001_first.draft.v2.sql": TABLE}),
     Case("name-with-unknown-engine", 4, files={"001_first.oracle.sql": TABLE}),
     Case("name-with-arabic-digits", 4, files={"٠٠١_first.sql": TABLE}),
-    Case("name-of-a-python-file", 4, files={"001_first.sql": TABLE, "002_split_names.py": "def up(db): ..."}),
+    Case("name-of-a-python-file", 4, files={"001_first.sql": TABLE, "002-split-names.py": "def up(db): ..."}),
+    Case("number-twice-in-python", 4, files={"001_first.sql": TABLE, "001_first.py": "def up(db): ..."}),
     Case("number-twice", 4, files={"1_first.sql": TABLE, "001_initial.sql": TABLE}),
     Case(
         "number-twice-in-a-variant",
@@ -310,6 +334,7 @@ NAMES = [
     ),
     Case("ledger-lost", 4, files={"001_first.sql": TABLE}, prepare=foreign_tables),
     Case("ledger-lost-where-only-rows-changed", 4, applied=TWO_OF_ONE_SCHEMA, prepare=lose_the_ledger),
+    Case("lock-file-is-a-folder", 4, ("check",), files={"001_first.sql": TABLE}, prepare=lock_file_is_a_folder),
     Case("status-shows-a-bad-name", 4, ("status",), files={"001_first.sql": TABLE, "notes.sql": ""}),
     Case("new-beside-a-bad-name", 4, ("new", "accounts"), files={"notes.sql": ""}),
 ]
@@ -340,6 +365,10 @@ TEXTS = [
     text(
         "directive-behind-a-statement", 4, f"-- migrate:up\n{TABLE.strip()} «-- migrate:down\nDROP TABLE customers;\n"
     ),
+    text("ignore-without-a-rule", 4, f"-- migrate:«ignore\n{TABLE}"),
+    text("ignore-of-what-is-no-rule", 4, f"-- migrate:ignore «FA301 it has ten rows\n{TABLE}"),
+    text("ignore-without-a-reason", 4, f"-- migrate:ignore «FA604\n{TABLE}"),
+    text("ignore-behind-the-last-statement", 4, f"{TABLE}-- migrate:«ignore FA604 it has ten rows\n"),
     text("marker-of-goose", 4, f"-- +goose «Up\n{TABLE}-- +goose Down\nDROP TABLE customers;\n"),
     text("marker-without-colon", 4, f"-- migrate:up\n{TABLE}-- migrate «down\nDROP TABLE customers;\n"),
     text("two-up-sections", 4, f"-- migrate:up\n{TABLE}-- migrate:«up\nSELECT 1;\n", "second up section"),
@@ -361,7 +390,54 @@ TEXTS = [
     text("journal-mode", 4, f"«PRAGMA journal_mode = WAL;\n{TABLE}"),
     text("ledger-written", 4, f"{TABLE}INSERT INTO «_migrations (filename)\nVALUES ('002_second.sql');\n"),
     text("ledger-dropped", 4, 'DROP TABLE IF EXISTS main.«"_Migration_History";\n'),
+    text("batch-without-a-size", 4, f"{TABLE}-- migrate:«batch\n{BATCH}"),
+    text("batch-without-its-parameter", 4, "-- migrate:«batch 5000\nDELETE FROM customers;\n", "FA221"),
+    text("batch-parameter-without-a-batch", 4, f"«{BATCH}"),
+    text("batch-beside-another-statement", 4, f"-- migrate:batch 5000\n{BATCH}«CREATE TABLE t (x);\n"),
+    text("assertion-missing", 4, f"{TABLE}-- migrate:«assert\n"),
+    text("assertion-that-writes", 4, f"{TABLE}-- migrate:«assert WITH a AS (SELECT 1) DELETE FROM customers\n"),
+    text("assertion-above-the-sections", 4, f"-- migrate:«assert SELECT 1 = 1\n\n-- migrate:up\n{TABLE}"),
     Case("mistake-in-the-second-file", 4, files={"001_first.sql": TABLE, "002_second.sql": "CREATE TABLE t (x «'y);"}),
+]
+
+UP = "def up(connection):\n"
+
+
+def python(id: str, exit_code: int, content: str) -> Case:
+    """A Python migration that cannot be used, or fails, on a database that an SQL file has made."""
+    return Case(id, exit_code, applied={"001_first.sql": FAMILY}, files={"002_second.py": content})
+
+
+PYTHON = [
+    python("python-syntax", 4, f"{UP}    return «(\n"),
+    python("python-return-outside", 4, f"{UP}    pass\n\n«return\n"),
+    python("python-without-up", 4, "def upgrade(connection):\n    pass\n"),
+    python("python-up-without-parameter", 4, '"""Why."""\n\n«def up():\n    pass\n'),
+    python("python-up-is-a-coroutine", 4, "async «def up(connection):\n    pass\n"),
+    python("python-down-is-a-generator", 4, f"{UP}    pass\n\n\n«def down(connection):\n    yield 1\n"),
+    python("python-directive-misspelt", 4, f"# migrate:«foreign_key off\n{UP}    pass\n"),
+    python("python-requires-what-is-missing", 4, f"# migrate:requires «007\n{UP}    pass\n"),
+    python("python-directive-below", 4, f"{UP}    «# migrate:allow attach\n    pass\n"),
+    python("python-directive-of-sections", 4, f"«# migrate:up transaction:false\n{UP}    pass\n"),
+    python("python-commits", 3, f"{UP}    connection.execute('DELETE FROM children')\n    connection.commit()\n"),
+    python(
+        "python-commits-in-sql",
+        3,
+        f"{UP}    try:\n        connection.execute('COMMIT')\n    except Exception:\n        pass\n",
+    ),
+    python("python-writes-the-ledger", 3, f"{UP}    connection.execute('DELETE FROM _migrations')\n"),
+    python("python-attaches", 3, f"{UP}    connection.execute('ATTACH ? AS other', ('other.db',))\n"),
+    python("python-drop-would-cascade", 3, f"{UP}    connection.execute('DROP TABLE parents')\n"),
+    python(
+        "python-raises",
+        3,
+        "def parse(text):\n    try:\n        return int(text)\n    except ValueError as error:\n"
+        f"        raise LookupError(f'no number in {{text!r}}') from error\n\n\n{UP}    parse('one')\n",
+    ),
+    python("python-statement-fails", 3, f"{UP}    connection.execute('INSERT INTO children VALUES (?)', (9,))\n"),
+    python(
+        "python-ends-the-transaction", 3, f"{UP}    connection.execute('INSERT OR ROLLBACK INTO parents VALUES (1)')\n"
+    ),
 ]
 
 STATEMENTS = [
@@ -452,11 +528,140 @@ STATEMENTS = [
         f"-- migrate:up transaction:false\n{TABLE}BEGIN;\n«CREATE TABLE accounts (id);\n",
     ),
     text("first-statement-without-transaction", 3, "-- migrate:up transaction:false\nCREATE «TABEL accounts (id);\n"),
+    second(
+        "batch-that-fails",
+        3,
+        f"{TABLE}INSERT INTO customers VALUES (1, 'A'), (2, 'B'), (3, 'C');\n",
+        f"-- migrate:batch 2\n«{BATCH.replace('lower(name)', 'CASE WHEN id < 3 THEN lower(name) END', 1)}",
+    ),
+    second(
+        "batch-without-an-end",
+        3,
+        f"{TABLE}INSERT INTO customers VALUES (1, 'a'), (2, 'b'), (3, 'c');\n",
+        "-- migrate:batch 2\n«UPDATE customers SET name = 'x' WHERE id IN (SELECT id FROM customers LIMIT :batch);\n",
+    ),
+    second(
+        "batch-that-adds-the-same-again-and-again",
+        4,
+        TABLE,
+        "-- migrate:batch 2\n«INSERT INTO customers (name) SELECT 'a' LIMIT :batch;\n",
+    ),
+    Case(
+        "batches-begun-with-other-statements",
+        4,
+        applied={"001_first.sql": TABLE},
+        prepare=begun_otherwise,
+    ),
+    second("assertion-that-finds-rows", 3, FAMILY, "SELECT 1;\n-- migrate:«assert SELECT parent_id FROM children\n"),
+    text("assertion-that-is-false", 3, f"{TABLE}-- migrate:«assert SELECT count(*) > 0 FROM customers\n"),
     Case(
         "syntax-in-the-second-file",
         3,
         files={"001_first.sql": TABLE, "002_second.sql": "DROP TABLE «clients;\n"},
         stays=("001_first.sql",),
+    ),
+]
+
+ROWS = f"{TABLE}INSERT INTO customers VALUES (1, 'Ada'), (2, 'Bob'), (3, 'Bob');\n"
+REBUILD = "-- migrate:rebuild «customers\n"
+
+REBUILDS = [
+    text("rebuild-of-nothing-named", 4, "-- migrate:«rebuild\nCREATE TABLE customers (id);\n", "Error FA227"),
+    text("rebuild-of-two-tables", 4, "-- migrate:rebuild «a b\nCREATE TABLE a (id);\n", "Error FA227"),
+    text("rebuild-of-another-table", 4, "-- migrate:rebuild «clients\nCREATE TABLE customers (id);\n", "Error FA227"),
+    text("rebuild-without-a-table", 4, "-- migrate:rebuild customers\n«UPDATE customers SET id = 1;\n", "Error FA227"),
+    text("rebuild-if-not-exists", 4, "-- migrate:rebuild a\nCREATE TABLE «IF NOT EXISTS a (b);\n", "Error FA227"),
+    text("rebuild-of-a-temporary-table", 4, "-- migrate:rebuild a\nCREATE «TEMP TABLE a (b);\n", "Error FA227"),
+    text("rebuild-of-a-virtual-table", 4, "-- migrate:rebuild a\nCREATE «VIRTUAL TABLE a USING b;\n", "Error FA227"),
+    text("rebuild-as-a-query", 4, "-- migrate:rebuild a\nCREATE TABLE a «AS SELECT 1;\n", "Error FA227"),
+    text("rebuild-elsewhere", 4, "-- migrate:rebuild a\nCREATE TABLE «temp.a (b);\n", "Error FA227"),
+    text("rebuild-twice", 4, "-- migrate:rebuild a\n-- migrate:rebuild «a\nCREATE TABLE a (b);\n", "Error FA227"),
+    text(
+        "rebuild-without-a-transaction",
+        4,
+        "-- migrate:up transaction:false\n-- migrate:rebuild «a\nCREATE TABLE a (b);\n",
+        "Error FA227",
+    ),
+    text("rebuild-at-the-end", 4, "SELECT 1;\n-- migrate:«rebuild a\n", "Error FA209"),
+    text("copy-without-a-rebuild", 4, "-- migrate:copy «b = 1\nCREATE TABLE a (b);\n", "Error FA227"),
+    text("copy-of-nothing", 4, "-- migrate:rebuild a\n-- migrate:copy «b\nCREATE TABLE a (b);\n", "Error FA227"),
+    text(
+        "copy-twice",
+        4,
+        "-- migrate:rebuild a\n-- migrate:copy b = 1\n-- migrate:copy «B = 2\nCREATE TABLE a (b);\n",
+        "Error FA227",
+    ),
+    text(
+        "copy-never-closed",
+        4,
+        "-- migrate:rebuild a\n-- migrate:copy b = abs«(1\nCREATE TABLE a (b);\n",
+        "Error FA227",
+    ),
+    text(
+        "copy-that-reaches-out",
+        4,
+        "-- migrate:rebuild a\n-- migrate:copy b = 1«), (2\nCREATE TABLE a (b);\n",
+        "Error FA227",
+    ),
+    second("rebuild-of-a-missing-table", 3, TABLE, "-- migrate:rebuild clients\nCREATE TABLE «clients (id);\n"),
+    second(
+        "rebuild-that-does-not-parse", 3, TABLE, "-- migrate:rebuild customers\nCREATE TABLE customers (id INTT, «);\n"
+    ),
+    second(
+        "copy-of-a-missing-column",
+        3,
+        TABLE,
+        "-- migrate:rebuild customers\n-- migrate:copy email = lower(«mail)\nCREATE TABLE customers (id, email);\n",
+    ),
+    second(
+        "copy-into-a-missing-column",
+        3,
+        TABLE,
+        "-- migrate:rebuild customers\n-- migrate:copy «mail = name\nCREATE TABLE customers (id, email);\n",
+    ),
+    second(
+        "copy-into-a-generated-column",
+        3,
+        TABLE,
+        "-- migrate:rebuild customers\n-- migrate:copy «email = name\nCREATE TABLE customers (id, email AS (id));\n",
+    ),
+    second(
+        "value-missing", 3, ROWS, f"{REBUILD}CREATE TABLE customers (id, name, email TEXT NOT NULL);\n", "Error FA228"
+    ),
+    second(
+        "index-of-a-lost-column",
+        4,
+        f"{TABLE}CREATE INDEX by_name ON customers (name);\n",
+        f"{REBUILD}CREATE TABLE customers (id INTEGER PRIMARY KEY);\n",
+        "Error FA229",
+    ),
+    second(
+        "rebuild-that-aggregates",
+        3,
+        ROWS,
+        f"{REBUILD}-- migrate:copy name = max(name)\nCREATE TABLE customers (id INTEGER PRIMARY KEY, name);\n",
+        "Error FA314",
+    ),
+    second(
+        "rebuild-that-breaks-a-view",
+        3,
+        f"{TABLE}CREATE VIEW names AS SELECT name FROM customers;\n",
+        f"{REBUILD}CREATE TABLE customers (id INTEGER PRIMARY KEY);\n",
+        "Error FA315",
+    ),
+    second(
+        "rebuild-that-does-not-fit",
+        3,
+        ROWS,
+        f"{REBUILD}CREATE TABLE customers (id INTEGER PRIMARY KEY, name CONSTRAINT not_bob CHECK (name <> 'Bob'));\n",
+        "Error FA316",
+    ),
+    second(
+        "rebuild-that-does-not-fit-its-types",
+        3,
+        ROWS,
+        f"{REBUILD}CREATE TABLE customers (id INTEGER PRIMARY KEY, name INT) STRICT;\n",
+        "Error FA316",
     ),
 ]
 
@@ -580,10 +785,99 @@ SETTINGS = [
     setting("setting-migrations-empty", 2, MIGRATIONS=""),
     setting("setting-migrations-with-nul-byte", 2, MIGRATIONS='"a\\u0000b"'),
     setting("setting-migrations-of-nobody", 2, MIGRATIONS="~nobody-of-that-name/migrations"),
+    setting("setting-minimum-sqlite-read-as-a-number", 2, MINIMUM_SQLITE="3.40"),
+    setting("setting-minimum-sqlite-of-the-future", 2, MINIMUM_SQLITE="four"),
+    setting("setting-check-after-list", 2, CHECK_AFTER="[4]"),
     setting("setting-on-startup-unknown", 0, MIGRATE_ON_STARTUP="perhaps"),
 ]
 
+
+def in_environment(name: str) -> Callable[[Place], None]:
+    """The database belongs to an environment."""
+
+    def migrate(place: Place) -> None:
+        place.write({"000_stamped.sql": "SELECT 1;"})
+        assert flask_db(place, "migrate", "--environment", name)[0] == 0
+
+    return migrate
+
+
+STAGED = f"-- migrate:environments staging\n{TABLE}"
+UPWARDS = {
+    "001_first.sql": "-- migrate:requires 2\nSELECT 1;",
+    "002_second.sql": f"-- migrate:up\n{TABLE}-- migrate:down\nDROP TABLE customers;",
+}
+GRAPHS = [
+    text("requirement-missing", 4, f"-- migrate:requires «007\n{TABLE}"),
+    Case(
+        "requirement-misspelt",
+        4,
+        files={
+            "001_customers.sql": TABLE,
+            "002_second.sql": "-- migrate:requires 1 «001_custommers\nSELECT 1;",
+            "003_third.sql": "-- migrate:requires 2\nSELECT 1;",
+        },
+        says="003_third -> 002_second -> 001_custommers\n",
+    ),
+    Case(
+        "requirements-in-a-circle",
+        4,
+        ("migrate", "1"),
+        files={
+            "001_first.sql": TABLE,
+            "003_third.sql": "-- migrate:requires 1 4\nSELECT 1;",
+            "004_fourth.sql": "-- migrate:requires 005_fifth\nSELECT 1;",
+            "005_fifth.sql": "-- migrate:requires 1\n-- migrate:requires «3\nSELECT 1;",
+            "006_sixth.sql": "-- migrate:requires 5\nSELECT 1;",
+        },
+    ),
+    text("requirement-of-itself", 4, f"-- migrate:requires «1\n{TABLE}"),
+    Case(
+        "requirement-of-another-environment",
+        4,
+        ("migrate", "--environment", "production"),
+        files={"001_first.sql": STAGED, "002_second.sql": "-- migrate:requires «001_first\nSELECT 1;"},
+    ),
+    Case(
+        "requirement-of-an-environment-where-none-is-configured",
+        4,
+        files={"001_first.sql": STAGED, "002_second.sql": "-- migrate:requires «1\nSELECT 1;"},
+    ),
+    Case(
+        "requirement-of-another-engine",
+        4,
+        files={
+            "001_first.postgresql.sql": TABLE,
+            "001_first.mysql.sql": TABLE,
+            "002_second.sql": "-- migrate:requires «001_first.sql\nSELECT 1;",
+        },
+    ),
+    Case(
+        "rollback-of-what-another-requires",
+        4,
+        ("rollback", "--to", "1", "--yes"),
+        applied=UPWARDS,
+    ),
+    text("requires-without-a-name", 4, f"-- migrate:«requires\n{TABLE}"),
+    text(
+        "requires-in-the-down-section", 4, f"-- migrate:up\n{TABLE}-- migrate:down\n-- migrate:«requires 1\nSELECT 1;"
+    ),
+    text("environments-behind-a-statement", 4, f"{TABLE}-- migrate:«environments staging\nSELECT 1;"),
+    text("environments-with-a-comma", 4, f"-- migrate:environments «staging, production\n{TABLE}"),
+    Case("environment-differs", 4, ("migrate", "--environment", "development"), prepare=in_environment("production")),
+    Case("environment-not-configured", 4, ("rollback",), prepare=in_environment("production")),
+    Case("environment-changed-to-none", 2, ("migrate", "--change-environment"), files={"001_first.sql": TABLE}),
+    setting("setting-environment-with-a-space", 2, ENVIRONMENT="not production"),
+    setting("setting-environment-empty", 2, ENVIRONMENT=""),
+]
+
 USAGES = [
+    setting("setting-schema-file-list", 2, ("dump",), SCHEMA_FILE='["a.sql"]'),
+    setting("setting-dump-after-migrate-unknown", 2, ("migrate",), DUMP_AFTER_MIGRATE="sometimes"),
+    Case("dump-of-a-missing-database", 2, ("dump",)),
+    Case("dump-onto-another-file", 4, ("dump",), applied={"001_first.sql": TABLE}, prepare=schema_file_is_a_letter),
+    Case("dump-onto-a-folder", 2, ("dump",), applied={"001_first.sql": TABLE}, prepare=schema_file_is_a_folder),
+    usage("code-unknown", "explain", "FA406x"),
     usage("target-unknown", "migrate", "9"),
     usage("target-unknown-name", "migrate", "middle"),
     usage("target-ambiguous", "migrate", "st"),
@@ -626,7 +920,7 @@ USAGES = [
     Case("new-in-a-missing-folder", 2, ("new", "accounts"), prepare=no_folder),
 ]
 
-CASES = [*NAMES, *TEXTS, *STATEMENTS, *DOWNS, *DATABASES, *SETTINGS, *USAGES]
+CASES = [*NAMES, *TEXTS, *PYTHON, *STATEMENTS, *REBUILDS, *DOWNS, *DATABASES, *SETTINGS, *GRAPHS, *USAGES]
 
 
 @pytest.fixture

@@ -70,6 +70,12 @@ DROP INDEX one_open_session;
     "v1.5": {
         "007_add_channels.sql": "-- migrate:up\nCREATE TABLE channels (name TEXT PRIMARY KEY);\n",
     },
+    "v1.6": {
+        "012_demo_conversations.sql": """\
+-- migrate:environments staging
+INSERT INTO conversations (session_id) VALUES ('demo');
+""",
+    },
 }
 
 CHATS = """

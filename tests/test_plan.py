@@ -39,6 +39,11 @@ def names(of: list[MigrationFile] | list[Entry]) -> list[str]:
     return [each.filename for each in of]
 
 
+def heights(of: list[MigrationFile]) -> dict[str, int]:
+    """None requires another."""
+    return {each.filename: each.version for each in of}
+
+
 # Each version with whether its file is there and whether it is applied; and the order of application.
 numbers = st.integers(0, 30) | st.integers(LONG, LONG + 3)
 folders = st.dictionaries(numbers, st.tuples(st.booleans(), st.booleans()), max_size=12)
@@ -87,7 +92,7 @@ def test_each_migration_has_a_state() -> None:
     there = files("001_a.sql", "002_b.sql", "003_c.sql", "004_d.sql", f"{LONG}_e.sql")
     applied = [entry(f"{LONG - 1}_lost.sql"), entry("003_c.sql", None), entry("001_a.sql"), entry("002_b.sql", "other")]
     applied.append(entry("initial"))
-    items = overview(there, applied, {each.filename: "same" for each in there})
+    items = overview(there, applied, {each.filename: "same" for each in there}, heights(there), {})
     assert [(item.filename, item.state, item.out_of_order) for item in items] == [
         ("initial", "missing", False),
         ("001_a.sql", "applied", False),
@@ -107,7 +112,7 @@ def test_each_migration_has_a_state() -> None:
 def test_every_file_and_every_entry_shows_once_by_version(folder: dict[int, tuple[bool, bool]]) -> None:
     there = [file(name(version)) for version in sorted(folder) if folder[version][0]]
     applied = [entry(name(version)) for version in folder if folder[version][1]]
-    items = overview(there, applied, {each.filename: "same" for each in there})
+    items = overview(there, applied, {each.filename: "same" for each in there}, heights(there), {})
     assert [item.version for item in items] == sorted(version for version in folder if any(folder[version]))
     newest = max((each.version for each in items if each.entry), default=-1)
     for item in items:

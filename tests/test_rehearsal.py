@@ -22,13 +22,12 @@ from financial_agent.migrator.errors import (
     CascadeRefused,
     DatabaseLocked,
     DatabaseUnusable,
-    Interrupted,
     Irreversible,
-    MigrationFailed,
     RehearsalRefused,
-    SectionEmpty,
     TargetUnknown,
 )
+from financial_agent.migrator.errors_files import SectionEmpty
+from financial_agent.migrator.errors_run import Interrupted, MigrationFailed
 from financial_agent.migrator.rehearsal import Rehearsal
 from tests.helpers import FLASK, Site, held, rows_of, run_with, snapshot, state
 

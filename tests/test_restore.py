@@ -23,10 +23,10 @@ from financial_agent.migrator.errors import (
     BackupUnusable,
     DatabaseFolderMissing,
     DatabaseLocked,
-    Interrupted,
     RestoreRefused,
     RunLocked,
 )
+from financial_agent.migrator.errors_run import Interrupted
 from financial_agent.migrator.events import Event, Warned
 from financial_agent.migrator.restore import Prepared, Restored
 from tests.helpers import Site, held, rows_of, snapshot, state

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from financial_agent.migrator.errors import (
+from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.errors_files import (
     AttachRefused,
     DirectiveInvalid,
     DirectiveUnknown,
@@ -19,7 +20,6 @@ from financial_agent.migrator.errors import (
     FileChanged,
     FileUnreadable,
     LedgerTouched,
-    MigratorError,
     NeedsNoTransaction,
     NulByte,
     SectionEmpty,

@@ -11,6 +11,7 @@ import argparse
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 # As a script, Python puts this folder on the path, not the one that holds the package.
@@ -28,6 +29,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Apply the pending migrations.", allow_abbrev=False)
     parser.add_argument("--database", help="a SQLite file, or sqlite:///PATH")
     parser.add_argument("--directory", help="the folder of the migrations")
+    parser.add_argument("--environment", help="the environment that this is, as in production")
+    parser.add_argument(
+        "--change-environment", action="store_true", help="the database belongs to this environment from now on"
+    )
     parser.add_argument(
         "--out-of-order", action="store_true", help="also apply what is pending below an applied migration"
     )
@@ -41,17 +46,18 @@ def main() -> int:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("financial_agent.migrator").setLevel(logging.DEBUG)
     try:
-        settings = _settings(options.database, options.directory)
+        settings = _settings(options.database, options.directory, options.environment)
         with stop_on_signals() as stop:
             outcome = runner.migrate(
                 settings.database,
                 settings.directory,
                 out_of_order=options.out_of_order,
+                environment=replace(settings.environment, change=options.change_environment),
                 backups=settings.backups,
                 control=Control(stop=stop, report=_Printer().report),
             )
     except MigratorError as error:
-        given = {"--database": options.database, "--directory": options.directory}
+        given = {f"--{name}": getattr(options, name) for name in ("database", "directory", "environment")}
         error.hint = cli_render.hint_for(error.hint, given)
         print(cli_render.error_text(error), file=sys.stderr)
         return error.exit_code
@@ -67,11 +73,12 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _settings(database: str | None, directory: str | None) -> config.Settings:
+def _settings(database: str | None, directory: str | None, environment: str | None) -> config.Settings:
     instance = config.instance_path()
     if database is None or directory is None:
         _load_dotenv()
-    settings = config.settings(config.overridden(config.load(instance), database, directory), instance)
+    values = config.overridden(config.load(instance), database, directory, environment)
+    settings = config.settings(values, instance)
     if database is None:
         config.prepare_instance(settings, instance)
     return settings

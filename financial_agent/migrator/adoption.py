@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from financial_agent.migrator import history, ledger, replay, schema
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, Patience
-from financial_agent.migrator.errors import FileRefused, RecoveryRefused
+from financial_agent.migrator.errors import RecoveryRefused
+from financial_agent.migrator.errors_files import FileRefused
 from financial_agent.migrator.events import Recovered
 from financial_agent.migrator.plan import Step, version_of
 from financial_agent.migrator.repair import record
 from financial_agent.migrator.replay import CannotReplay
 from financial_agent.migrator.schema import Difference, Schema
 from financial_agent.migrator.script import Migration, MigrationFile, read
+from financial_agent.migrator.survey import survey
 
 log = logging.getLogger("financial_agent.migrator")
 
@@ -44,7 +46,13 @@ def is_lost(db: Database) -> bool:
     return not ledger.entries(db) and bool(db.tables()) and not history.explains_emptiness(ledger.history(db))
 
 
-def recover(db: Database, files: Sequence[MigrationFile], control: Control, git_commit: str | None) -> None:
+def recover(
+    db: Database,
+    files: Sequence[MigrationFile],
+    environment: str | None,
+    control: Control,
+    git_commit: str | None,
+) -> None:
     """Record the migrations whose schema a database has that has lost its ledger; to be called by who holds the lock.
 
     All or none are recorded. Raises RecoveryRefused when it is not certain which they are.
@@ -53,7 +61,8 @@ def recover(db: Database, files: Sequence[MigrationFile], control: Control, git_
         return
     found = schema.read(db)
     # Before the transaction, as that would keep others from writing.
-    compared, obstacle = _compare(found, files, control.patience())
+    candidates = survey(files, (), environment)
+    compared, obstacle = _compare(found, candidates.to_run(candidates.pending), control.patience())
     rows = ledger.history(db)
     adopted = choose(db.name, compared, obstacle, told=history.applied(rows), unfinished=history.unfinished(rows))
     with db.transaction():

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,16 +26,17 @@ from financial_agent.migrator.databases import (
     exists,
     file_of,
 )
+from financial_agent.migrator.databases.owner import give_to
 from financial_agent.migrator.databases.private_folder import lock_folder, private_folder
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
     DatabaseLocked,
-    Interrupted,
     LedgerUnusable,
     MigratorError,
     NoSpace,
 )
+from financial_agent.migrator.errors_run import Interrupted
 from financial_agent.migrator.events import Copying, Warned
 
 Kind = Literal["manual", "migrate", "rollback", "restore"]
@@ -93,6 +94,8 @@ class Contents:
     newest: str | None = None
     """The newest migration that was applied."""
     flaw: str | None = None
+    environment: str | None = None
+    """The one that it belongs to."""
 
     @property
     def version(self) -> str | None:
@@ -156,7 +159,7 @@ def look_into(path: Path, patience: Patience) -> Contents:
             db.query("PRAGMA ignore_check_constraints = ON")  # rows that break a rule are no damage
             if found := db.problems(quick=True):
                 return Contents(flaw=f"the check of its pages says: {found[0]}")
-            return Contents(newest(db))
+            return Contents(newest(db), environment=ledger.environment(db))
     except LedgerUnusable as error:
         return Contents(flaw=error.message)
     except (MigratorError, StatementError) as error:
@@ -218,7 +221,7 @@ def publish(
         path = folder / name if name else unused_path(folder, label, contents.version, kind, time)
         if checksum:
             _sum_of(draft).write_bytes(_sum_line(checksum, path.name))
-            give_to_owner_of(draft, _sum_of(draft))
+            give_to(draft.stat(), _sum_of(draft))
             sync(_sum_of(draft))
             _sum_of(draft).rename(_sum_of(path))  # first, so that none seems to be unchecked for a moment
         try:
@@ -248,15 +251,8 @@ def make_folder(folder: Path, database: Path) -> None:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         return
-    give_to_owner_of(database if database.exists() else folder.parent, folder)
+    give_to((database if database.exists() else folder.parent).stat(), folder)
     sync(folder.parent)
-
-
-def give_to_owner_of(other: Path, path: Path) -> None:
-    """Let a file that root made belong to who has the other one."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        with suppress(OSError):  # root need not have the right in a container
-            os.chown(path, other.stat().st_uid, other.stat().st_gid)
 
 
 @contextmanager

@@ -24,7 +24,8 @@ def _to_nobody(event: Event) -> None:
 
 @dataclass(frozen=True)
 class Control:
-    """How long to wait for locks, in seconds; when to stop; who hears of events.
+    """How long to wait for locks, in seconds; when to stop; who hears of events; whether others may get in between two
+    batches, which takes a pause; and whether assertions must hold, which rows that are made up need not fulfil.
 
     `stop` returns the number of the signal that asks to stop, or None.
     """
@@ -32,6 +33,8 @@ class Control:
     wait: float = 30.0
     stop: Callable[[], int | None] = _never
     report: Callable[[Event], None] = _to_nobody
+    pauses: bool = True
+    asserts: bool = True
 
     def patience(self) -> Patience:
         def stop(waiting_for: str) -> bool:

@@ -11,20 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from financial_agent.migrator.errors import (
-    FileNameInvalid,
-    FileOutsideFolder,
-    FileUnreadable,
-    FolderMissing,
-    NameUnusable,
-    VersionDuplicated,
-)
+from financial_agent.migrator.errors import FolderMissing, NameUnusable
+from financial_agent.migrator.errors_files import FileNameInvalid, FileOutsideFolder, FileUnreadable, VersionDuplicated
 from financial_agent.migrator.script import MigrationFile
 
 DIALECTS = ("sqlite", "postgresql", "mysql")
 
-_named = re.compile(r"([0-9]+)_([^.]+)(?:\.([^.]+))?\.sql")
-_python_migration = re.compile(r"[0-9]+_.*\.py")
+_named = re.compile(r"([0-9]+)_([^.]+)(?:\.([^.]+))?(\.sql|\.py)")
 _TIMESTAMP_DIGITS = 14  # YYYYMMDDhhmmss, as dbmate and goose number their files
 
 TEMPLATE = """\
@@ -36,6 +29,17 @@ TEMPLATE = """\
 -- migrate:down
 
 """
+PYTHON_TEMPLATE = '''\
+"""{title}"""
+
+
+def up(connection):
+    raise NotImplementedError
+
+
+def down(connection):
+    raise NotImplementedError
+'''
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Listed:
     digits: str
     name: str
     variant: str | None
+    suffix: str
 
     @property
     def version(self) -> int:
@@ -54,7 +59,7 @@ class Listed:
     @property
     def plain_name(self) -> str:
         """The migration's file name without any variant, as the folder spells it."""
-        return f"{self.digits}_{self.name}.sql"
+        return f"{self.digits}_{self.name}{self.suffix}"
 
     @property
     def filename(self) -> str:
@@ -90,6 +95,15 @@ def listing(folder: Path) -> list[Listed]:
     return [listed for entry in _entries(folder) if (listed := _parse_name(folder, entry))]
 
 
+def elsewhere(folder: Path, dialect: str) -> dict[str, str]:
+    """By name, the migrations that only other engines have a file for, and which engines. Raises FolderMissing and
+    FileNameInvalid."""
+    found: dict[str, list[str]] = {}
+    for each in listing(folder):
+        found.setdefault(each.filename, []).append(each.variant or dialect)
+    return {name: " and ".join(variants) for name, variants in found.items() if dialect not in variants}
+
+
 def next_number(taken: Collection[str], now: datetime | None = None) -> str:
     """The digits for a new file: above those that are taken, and as many as the newest has, or a UTC timestamp."""
     newest = max(taken, key=int, default="")
@@ -99,10 +113,11 @@ def next_number(taken: Collection[str], now: datetime | None = None) -> str:
     return f"{number:0{len(newest) or 3}}"
 
 
-def create(folder: Path, name: str, now: datetime | None = None) -> Path:
-    """Write an empty migration with the next number and return its path. Raises NameUnusable and discover's errors.
+def create(folder: Path, name: str, now: datetime | None = None, *, python: bool = False) -> Path:
+    """Write an empty migration, in SQL or in Python, with the next number and return its path.
 
-    The number continues the folder's habit: as many digits as the newest file has, or a UTC timestamp.
+    The number continues the folder's habit: as many digits as the newest file has, or a UTC timestamp. Raises
+    NameUnusable and discover's errors.
     """
     ascii_name = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "_", ascii_name).strip("_")
@@ -111,11 +126,11 @@ def create(folder: Path, name: str, now: datetime | None = None) -> Path:
     if len(slug) > 200:
         raise NameUnusable(name=name, why="it is longer than 200 characters")
     digits = next_number([listed.digits for listed in listing(folder)], now)
-    path = folder / f"{digits}_{slug}.sql"
+    path = folder / f"{digits}_{slug}{'.py' if python else '.sql'}"
     title = slug.replace("_", " ").capitalize()
     try:
         with open(path, "x", encoding="utf-8", newline="\n") as file:
-            file.write(TEMPLATE.format(title=title))
+            file.write((PYTHON_TEMPLATE if python else TEMPLATE).format(title=title))
     except OSError as error:
         raise FolderMissing(folder=folder, problem=f"cannot be written to: {error.strerror}") from error
     return path
@@ -146,14 +161,12 @@ def _parse_name(folder: Path, entry: os.DirEntry[str]) -> Listed | None:
     """The parts of a migration's name; None for what is not one at all. Raises FileNameInvalid for a near miss."""
     name = entry.name
     stem, suffix = os.path.splitext(name)
-    if suffix != ".sql":
-        if suffix.lower() == ".sql":
-            fix = shlex.join(["mv", str(folder / name), str(folder / f"{stem}.sql")])
-            raise FileNameInvalid(name=name, why="the suffix is not lower-case", fix=fix)
-        if _python_migration.fullmatch(name):
-            why = "only .sql files are migrations"
-            raise FileNameInvalid(name=name, why=why, fix="Write it as SQL, or move it out of the folder")
+    # Other Python files, such as `conftest.py`, may well stand beside the migrations.
+    if suffix.lower() != ".sql" and not (suffix.lower() == ".py" and name[0].isdigit()):
         return None
+    if suffix != suffix.lower():
+        fix = shlex.join(["mv", str(folder / name), str(folder / f"{stem}{suffix.lower()}")])
+        raise FileNameInvalid(name=name, why="the suffix is not lower-case", fix=fix)
     match = _named.fullmatch(name)
     if not match or not name.isprintable():
         why = "a number, an underscore and a name are expected, as in 005_add_index.sql"

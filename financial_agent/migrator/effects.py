@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
+from financial_agent.migrator import rebuild
+from financial_agent.migrator.backfill import refuse_unfit
+from financial_agent.migrator.batches import batch_of
 from financial_agent.migrator.databases import Database, Effect, Effects, Patience, StatementError, Stopped, scratch
-from financial_agent.migrator.execution import refuse_cascade
-from financial_agent.migrator.lexer import Statement
+from financial_agent.migrator.errors_run import RunFailed
+from financial_agent.migrator.execution import refuse_cascade, what_then
+from financial_agent.migrator.lexer import Statement, tokens
 from financial_agent.migrator.plan import Step
-from financial_agent.migrator.schema import tokens
 
 _DEFINING = {"CREATE", "ALTER", "DROP"}
 # They destroy nothing, or what they do is not SQLite's to tell.
@@ -26,6 +29,11 @@ def effects_of(db: Database, statement: Statement) -> Effects:
         return Effects((Effect("rewrite"),))
     if statement.keyword in _HARMLESS - {"CREATE"}:
         return Effects()
+    if new_table := rebuild.rebuild_of(statement):
+        try:
+            return db.rebuild(new_table).effects()
+        except StatementError:
+            return Effects((Effect("unknown"),))
     found = db.effects(statement.text)
     destroyed = list(found.destroyed)
     if _says_replace(statement) and not any(each.kind == "replace" and not each.via for each in destroyed):
@@ -45,15 +53,16 @@ def foresee(database: str | None, steps: Sequence[Step], patience: Patience) -> 
     """What the steps would destroy of what is in a database, or, for None, of a new one, in the order in which they
     would; found by trying the definitions on the schema alone. What the steps make themselves does not count.
 
-    Raises CascadeRefused for a DROP TABLE that would reach other tables' rows. Nobody else may run migrations now.
+    Raises CascadeRefused for a DROP TABLE that would reach other tables' rows, and BatchInvalid for batches
+    without an end. Nobody else may run migrations now.
     """
-    if all(step.script.keywords <= _HARMLESS for step in steps):
+    if all(step.script.keywords <= _HARMLESS and not step.script.rebuilds for step in steps):
         return []
     found: list[Effect] = []
     with closing(scratch(database, patience)) as db:
         try:
             _try(db, steps, found)
-        except (StatementError, Stopped):
+        except (StatementError, Stopped, RunFailed):
             # It does not work here, or takes long: that is for the real run to tell, which has the rows, too.
             found.append(Effect("unknown"))
     return list(dict.fromkeys(found))
@@ -69,6 +78,8 @@ def _try(db: Database, steps: Sequence[Step], found: list[Effect]) -> None:
         db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
         can_insert_destroy = _can_insert_destroy(db)
         for statement in step.script.statements():
+            if batch_of(statement):
+                refuse_unfit(db, step, statement)
             is_plain = not can_insert_destroy and not _says_conflict(statement)
             if statement.keyword == "INSERT" and (found or is_plain):
                 continue  # a file may hold millions of them, and one that destroys something is enough
@@ -76,15 +87,15 @@ def _try(db: Database, steps: Sequence[Step], found: list[Effect]) -> None:
                 refuse_cascade(db, step, statement)
             found += [effect for effect in effects_of(db, statement).destroyed if effect.name not in made]
             if statement.keyword in _DEFINING:
-                made = _define(db, statement, made)
+                made = _define(db, step, statement, made)
                 can_insert_destroy = _can_insert_destroy(db)
 
 
-def _define(db: Database, statement: Statement, made: set[str]) -> set[str]:
+def _define(db: Database, step: Step, statement: Statement, made: set[str]) -> set[str]:
     """Run a definition. Returns the names of what the steps have made so far: a name that is free again, or that
     another object took over, is none of them."""
     before = _names(db)
-    db.execute(statement.text)
+    rebuild.execute(db, step, statement, what_then(step))
     after = _names(db)
     return (made | (after - before) if statement.keyword == "CREATE" else made) & after
 

@@ -1,4 +1,5 @@
-"""Every failure of the engine: its stable code, its exit code, its text and what to type next.
+"""Every failure of the engine: its stable code, its exit code, its text and what to type next. Those of the files
+themselves (FA2xx) are in `errors_files`, those of a run (FA3xx) in `errors_run`.
 
 An error carries data; `str(error)` is one line of text. Excerpts, carets and colour belong to the front ends.
 """
@@ -93,7 +94,7 @@ class TargetUnknown(MigratorError):
 class TargetAmbiguous(MigratorError):
     code = "FA107"
     text = "{target!r} matches {matches}"
-    advice = "Give the number of the one you mean"
+    advice = "Give the whole name of the one you mean"
 
 
 class FolderMissing(MigratorError):
@@ -108,9 +109,21 @@ class NameUnusable(MigratorError):
     advice = "Use words, as in: flask db new add_risk_profile"
 
 
+class EnvironmentMissing(MigratorError):
+    code = "FA110"
+    text = "no environment is configured that the database could be changed to"
+    advice = "Name it: --environment NAME, or FINANCIAL_AGENT_ENVIRONMENT"
+
+
 class DatabaseMissing(MigratorError):
     code = "FA112"
     text = "there is no database at {database}"
+
+
+class SchemaFileUnusable(MigratorError):
+    code = "FA113"
+    text = "the schema file {path} cannot be {doing}: {cause}"
+    advice = "ls -ld {folder} {path}"
 
 
 class BackupUnknown(MigratorError):
@@ -119,153 +132,10 @@ class BackupUnknown(MigratorError):
     advice = "flask db backups"
 
 
-# Files that cannot be used as they are: exit 4, and the database was not touched.
-
-
-class FileRefused(MigratorError):
-    exit_code = 4
-
-
-class FileNameInvalid(FileRefused):
-    code = "FA201"
-    text = "{name} is not named like a migration: {why}"
-
-
-class VersionDuplicated(FileRefused):
-    code = "FA202"
-    text = "{first} and {second} have the same number, {version}"
-    advice = "Give the newer one the next free number: flask db renumber {second}\nor: flask db renumber {first}"
-
-
-class FileOutsideFolder(FileRefused):
-    code = "FA203"
-    text = "{name} is a symbolic link that leads out of the migration folder"
-    advice = "Put the file itself into the folder: what runs must be what was reviewed"
-
-
-class FileUnreadable(FileRefused):
-    code = "FA204"
-    text = "cannot read {name}: {cause}"
-
-
-class EncodingInvalid(FileRefused):
-    code = "FA205"
-    text = "the file is not UTF-8: {cause}"
-    advice = "Save it as UTF-8"
-
-
-class NulByte(FileRefused):
-    code = "FA206"
-    text = "the file holds a NUL byte"
-    advice = "Remove it: SQLite would stop reading there"
-
-
-class Unterminated(FileRefused):
-    code = "FA207"
-    text = "this {what} is never closed"
-    advice = "Close it with {closer}"
-
-
-class DirectiveUnknown(FileRefused):
-    code = "FA208"
-    text = "{problem}"
-
-
-class DirectiveInvalid(FileRefused):
-    code = "FA209"
-    text = "{problem}"
-
-
-class SectionsInvalid(FileRefused):
-    code = "FA210"
-    text = "{problem}"
-
-
-class SectionEmpty(FileRefused):
-    code = "FA211"
-    text = "there is no statement to run"
-    advice = "Write the migration before you run it, or delete the file"
-
-
-class TransactionControl(FileRefused):
-    code = "FA212"
-    text = "{keyword} would end or split the transaction that keeps this migration and its record together"
-    advice = (
-        "Remove it: every migration runs in a transaction already. "
-        "A section that needs its own says `-- migrate:{section} transaction:false`"
-    )
-
-
-class AttachRefused(FileRefused):
-    code = "FA214"
-    text = "{keyword} reaches another database, which this migration's transaction does not cover"
-    advice = "If it is meant, add the line: -- migrate:allow attach"
-
-
-class LedgerTouched(FileRefused):
-    code = "FA215"
-    text = "a migration must not touch {table}, which records the migrations"
-    advice = "Remove the statement; `flask db status` shows what is recorded"
-
-
-class NeedsNoTransaction(FileRefused):
-    code = "FA216"
-    text = "{what} cannot run inside a transaction"
-    advice = "Put it into a migration of its own whose section begins with: -- migrate:{section} transaction:false"
-
-
-class FileChanged(FileRefused):
-    code = "FA217"
-    text = "{name} changed while it was being read"
-    advice = "Run the command again: flask db migrate"
-
-
-# Failures while running: exit 3, and nothing of the failing migration remains.
-
-
-class RunFailed(MigratorError):
-    exit_code = 3
-
-
-class MigrationFailed(RunFailed):
-    code = "FA301"
-    text = "{name} failed: {cause}"
-    advice = "Correct its SQL, {then}"
-
-
-class TransactionEnded(RunFailed):
-    code = "FA302"
-    text = "{name} failed: the statement ended the transaction: {cause}"
-    advice = "Use ABORT where ROLLBACK stands (OR ROLLBACK, RAISE(ROLLBACK, ...)), {then}"
-
-
-class ForeignKeysViolated(RunFailed):
-    code = "FA303"
-    text = "{name} failed: it would leave rows without their parent: {summary}"
-    advice = "Keep or re-create the parent rows, or delete the children in the same file, {then}"
-
-
-class MigrationFailedHalfway(RunFailed):
-    code = "FA304"
-    text = "{name} failed outside a transaction: {cause}"
-    advice = "Make what is in effect safe to repeat (IF NOT EXISTS), or remove it from the file, {then}"
-
-
-class DiskFull(RunFailed):
-    code = "FA305"
-    text = "{name} failed: {cause}"
-    advice = "Free some space: df -h {folder}"
-
-
-class Interrupted(MigratorError):
-    code = "FA306"
-    exit_code = 130
-    text = "interrupted {what}"
-    advice = "See where it stands with: flask db status"
-
-    def __init__(self, *, signal: int = 2, **fields: Any) -> None:
-        super().__init__(**fields)
-        self.exit_code = 128 + signal  # type: ignore[misc]  # the shell's convention: 130 for Ctrl-C, 143 for SIGTERM
+class CodeUnknown(MigratorError):
+    code = "FA117"
+    text = "no error, rule or finding has the code {unknown!r}"
+    advice = "Did you mean {near}? All codes: flask db explain"
 
 
 # Refused to protect data: exit 4, and nothing was changed.
@@ -374,6 +244,22 @@ class RehearsalRefused(Refused):
     advice = "Read what it does to the other database, and run it without a rehearsal (a rollback: with --yes)"
 
 
+class EnvironmentDiffers(Refused):
+    code = "FA418"
+    text = "{database} belongs to the environment {stamp}, and {configured}"
+    advice = (
+        "Look which database it is: flask db status\n"
+        "If it is the right one, go on as {stamp}: --environment {stamp}\n"
+        "If it is to belong to another environment from now on: --environment {name} --change-environment"
+    )
+
+
+class DependentsStay(Refused):
+    code = "FA419"
+    text = "{name} would stay, and requires {required}, which would be rolled back: {path}"
+    advice = "To take it along: flask db rollback --steps {steps}"
+
+
 class BackupFailed(Refused):
     code = "FA430"
     text = "no backup could be made in {folder}, and nothing was changed: {why}"
@@ -393,6 +279,18 @@ class NoSpace(Refused):
     code = "FA433"
     text = "{folder} has too little space for a copy of the database: {needed:,} bytes are needed, {free:,} are free"
     advice = "Free some space: df -h {folder}"
+
+
+class LockFileUnusable(Refused):
+    code = "FA435"
+    text = "{path} cannot be {doing}: {cause}"
+    advice = "ls -ld {path} {folder}"
+
+
+class DumpRefused(Refused):
+    code = "FA434"
+    text = "{path} was not written by `flask db dump`, and is left as it is"
+    advice = "Name another file, or remove that one: ls -l {path}"
 
 
 class LedgerUnusable(Refused):

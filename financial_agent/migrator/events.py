@@ -37,6 +37,17 @@ class Working:
 
 
 @dataclass(frozen=True)
+class Batched:
+    """A batch is committed. Rows are counted since its statement began in this run."""
+
+    filename: str
+    table: str
+    rows: int
+    table_rows: int | None
+    """How many the table had then, which is the most that can come; None where that says nothing."""
+
+
+@dataclass(frozen=True)
 class Done:
     """A script and its record are committed."""
 
@@ -47,6 +58,8 @@ class Done:
     rows_changed: int
     blocked_ms: int
     """How long it kept other writers waiting at a stretch: a transaction, or a statement outside of one."""
+    batches: int = 0
+    """Those of all runs that it took."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,16 @@ class Copying:
     purpose: str
     done_bytes: int
     total_bytes: int
+
+
+@dataclass(frozen=True)
+class Checking:
+    """Migrations are being checked; reported before each of them."""
+
+    filename: str
+    done: int
+    """Migrations that are behind it."""
+    total: int
 
 
 @dataclass(frozen=True)
@@ -82,4 +105,4 @@ class Recovered:
     filename: str
 
 
-Event = Waiting | Started | Ticked | Working | Copying | BackedUp | Done | Warned | Recovered
+Event = Waiting | Started | Ticked | Working | Batched | Copying | Checking | BackedUp | Done | Warned | Recovered

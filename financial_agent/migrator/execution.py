@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from financial_agent.migrator import ledger
+from financial_agent.migrator import ledger, progress, python_run, rebuild
+from financial_agent.migrator.assertions import is_assertion, objection
+from financial_agent.migrator.backfill import Backfill, accept_first
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
@@ -20,30 +24,28 @@ from financial_agent.migrator.databases import (
     StatementError,
     Stopped,
 )
-from financial_agent.migrator.errors import (
-    CascadeRefused,
+from financial_agent.migrator.databases.rebuild import Rebuild
+from financial_agent.migrator.errors import CascadeRefused, LedgerUnusable, MigratorError
+from financial_agent.migrator.errors_files import FileChanged
+from financial_agent.migrator.errors_run import (
+    AssertionFailed,
+    BatchFailed,
     DiskFull,
-    FileChanged,
     ForeignKeysViolated,
     Interrupted,
-    LedgerUnusable,
     MigrationFailed,
     MigrationFailedHalfway,
-    MigratorError,
     TransactionEnded,
 )
 from financial_agent.migrator.events import Done, Warned, Working
-from financial_agent.migrator.lexer import Statement
+from financial_agent.migrator.guard import EndedTransaction, in_transaction
+from financial_agent.migrator.ledger import Progress
+from financial_agent.migrator.lexer import Statement, locate, place
 from financial_agent.migrator.plan import Step, version_of
-from financial_agent.migrator.script import locate
 
 log = logging.getLogger("financial_agent.migrator")
 
 _REPORT_EVERY = 0.1  # seconds between two Working events
-
-
-class _EndedTransaction(Exception):
-    """A statement ended the transaction that it ran in."""
 
 
 class Execution:
@@ -70,14 +72,18 @@ class Execution:
         self._open = 0  # statements begun in a transaction of the script's own
         self._settled = 0  # statements whose effect stays whatever follows
         self._rows = 0
+        self._reverses: list[Rebuild | None] = []
         self._blocked = 0.0  # seconds that other writers were kept waiting at a stretch
         self._reported = time.monotonic()
+        self._backfill: Backfill | None = None
 
     def run(self) -> Done:
         """Run the script and record it. After an error neither its changes nor its record remain, except for what
         a script without a transaction had already done. Raises the FA3xx errors and CascadeRefused."""
         try:
-            if self._script.transaction:
+            if self._script.in_batches:
+                done = self._in_batches()
+            elif self._script.transaction:
                 with self._db.transaction(foreign_keys=self._script.foreign_keys) as orphans:
                     begun = time.perf_counter()
                     self._warn_of(orphans)
@@ -91,10 +97,16 @@ class Execution:
                 self._db.reset(settings=True)
                 with self._db.transaction():
                     done = self._record()
-        except (StatementError, OrphansLeft, Stopped, FileChanged, _EndedTransaction) as error:
+        except (StatementError, OrphansLeft, Stopped, FileChanged, EndedTransaction) as error:
             raise self._explained(error) from error
         log.info("%s %s: %d statements, %d ms", done.direction, done.filename, done.statements, done.duration_ms)
         return replace(done, blocked_ms=round(self._blocked * 1000))
+
+    @property
+    def so_far(self) -> Progress | None:
+        """What the finished batches of a script did, which stays."""
+        begun = self._backfill.progress if self._backfill else None
+        return begun if begun and begun.batches else None
 
     @property
     def lasting(self) -> int:
@@ -105,16 +117,39 @@ class Execution:
         """Run the statements in the transaction that is open."""
         for statement in self._script.statements():
             self._begin(statement)
-            try:
-                self._rows += self._db.execute(statement.text)
-            except StatementError as error:
-                # OR ROLLBACK and RAISE(ROLLBACK) undo everything, not only their own statement.
-                if error.constraint and not self._db.in_transaction:
-                    raise _EndedTransaction(str(error)) from error
-                raise
-            if not self._db.in_transaction:  # what follows would commit by itself
-                raise _EndedTransaction("it was committed before its record")
+            if is_assertion(statement):
+                self._assert(statement)
+                continue
+            self._rows += in_transaction(self._db, partial(self._effect, statement))
         self._check_count()
+
+    def _effect(self, statement: Statement) -> int:
+        if not (statement.directives or self._script.is_python):  # a file may hold millions of these
+            return self._db.execute(statement.text)
+        then = what_then(self._step)
+        if self._script.is_python:
+            return python_run.run(self._db, self._script, self._step.filename, then, self._control.stop)
+        ran = rebuild.execute(self._db, self._step, statement, then)
+        self._reverses.append(ran.reverse)
+        return ran.rows
+
+    def _in_batches(self) -> Done:
+        # At once, as the file may be edited during the hours that they take.
+        statements = list(self._script.statements())
+        backfill = self._backfill = Backfill(self._db, self._step, statements, self._control)
+        for at, statement in enumerate(statements):
+            if at < backfill.progress.statements:  # an earlier run did it
+                self._begun += 1
+                continue
+            self._begin(statement)
+            if is_assertion(statement):
+                self._assert(statement)
+            else:
+                backfill.run(statement, at)
+        self._check_count()
+        self._blocked = backfill.longest
+        with self._db.transaction():
+            return self._record()
 
     def _without_transaction(self) -> None:
         if not self._script.foreign_keys:
@@ -125,6 +160,9 @@ class Execution:
                 if not self._db.in_transaction:
                     begun = time.perf_counter()
                 self._begin(statement)
+                if is_assertion(statement):
+                    self._assert(statement)
+                    continue
                 if statement.keyword in ("COMMIT", "END"):
                     self._check_orphans(before)
                 self._rows += self._db.execute(statement.text)
@@ -158,6 +196,13 @@ class Execution:
         if self._observe:
             self._observe(statement)
 
+    def _assert(self, query: Statement) -> None:
+        found = objection(query, self._db.answer(query.text))  # an error of the query counts in any case
+        if found and self._control.asserts:
+            where = place(self._script.source.name, query.directives[0])
+            then = accept_first(self._step) if self.so_far else what_then(self._step)
+            raise AssertionFailed(location=where, name=self._step.filename, found=found, then=then)
+
     def _check_count(self) -> None:
         if self._begun != self._script.count:
             raise FileChanged(name=self._script.source.name)
@@ -182,16 +227,22 @@ class Execution:
 
     def _write_record(self) -> Done:
         ledger.prepare(self._db)
+        progress.forget(self._db, self._step.filename)
         migration = self._step.migration
         fingerprint = self._db.fingerprint()
         duration_ms = self._duration_ms()
         if migration:
-            ledger.add(self._db, ledger.record_of(migration, duration_ms=duration_ms, schema_fingerprint=fingerprint))
+            record = ledger.record_of(migration, duration_ms=duration_ms, schema_fingerprint=fingerprint)
+            if not migration.down and self._script.only_rebuilds:
+                record = replace(record, down_text=rebuild.down_text(self._reverses))
+            ledger.add(self._db, record)
         else:
             ledger.remove(self._db, self._step.filename)
         event = self._event("apply" if migration else "rollback", duration_ms)
         ledger.append(self._db, event)
-        return Done(self._step.filename, self._script.direction, duration_ms, self._begun, self._rows, 0)
+        batches = self.so_far.batches if self.so_far else 0
+        rows = event.rows_changed or 0
+        return Done(self._step.filename, self._script.direction, duration_ms, self._begun, rows, 0, batches)
 
     def failure(self, error: MigratorError) -> ledger.Event:
         """What the history tells of a run that failed."""
@@ -206,7 +257,7 @@ class Execution:
             started_at=self._started_at,
             duration_ms=duration_ms,
             statements=self._begun,
-            rows_changed=self._rows,
+            rows_changed=self.so_far.rows_changed if self.so_far else self._rows,
             checksum=self._step.migration.checksum if self._step.migration else None,
             git_commit=self._git_commit,
         )
@@ -226,9 +277,16 @@ class Execution:
             case Stopped():
                 signal = self._control.stop() or 2
                 return Interrupted(location=location, signal=signal, what=f"while {name} was running")
+            case _ if self.so_far:
+                cause = summary(error.orphans) if isinstance(error, OrphansLeft) else error
+                go_on = f"The next run goes on: flask db {'migrate' if self._step.migration else 'rollback'}"
+                if isinstance(error, OutOfSpace):
+                    go_on = f"Free some space: df -h {shlex.quote(self._db.folder)}\n{go_on}"
+                fix = f"{go_on}\nIf its SQL must change: {accept_first(self._step)}"
+                return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
             case OutOfSpace() if not halfway:
                 return DiskFull(location=location, name=name, cause=error, folder=Path(self._db.folder))
-            case _EndedTransaction():
+            case EndedTransaction():
                 return TransactionEnded(location=location, name=name, cause=error, then=then)
             case OrphansLeft() if not halfway:
                 return ForeignKeysViolated(name=name, summary=summary(error.orphans), then=then)

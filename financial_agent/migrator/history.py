@@ -9,7 +9,7 @@ from typing import Any
 
 from financial_agent.migrator import ledger, plan
 from financial_agent.migrator.databases import connect, exists
-from financial_agent.migrator.errors import MigrationFailedHalfway
+from financial_agent.migrator.errors_run import MigrationFailedHalfway
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.session import ASKING, explained
 
@@ -29,6 +29,7 @@ class Line:
     host: str | None
     tool_version: str | None
     git_commit: str | None
+    environment: str | None
     error: str | None
     exit_code: int | None
     note: str | None
@@ -125,6 +126,11 @@ def contradictions(entries: Sequence[tuple[Entry, str | None]], rows: Sequence[M
 def applied(rows: Sequence[Mapping[str, object]]) -> set[str]:
     """The migrations that the history's events leave applied."""
     return {str(filename) for filename, row in _newest(rows).items() if row["event"] != "rollback"}
+
+
+def ran(rows: Sequence[Mapping[str, object]]) -> set[str]:
+    """The migrations that are applied because they ran, and were not only recorded."""
+    return {str(filename) for filename, row in _newest(rows).items() if row["event"] == "apply"}
 
 
 def explains_emptiness(rows: Sequence[Mapping[str, object]]) -> bool:

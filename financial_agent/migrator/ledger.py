@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from financial_agent import __version__
 from financial_agent.migrator.databases import Database, Row, StatementError
+from financial_agent.migrator.directives import Direction
 from financial_agent.migrator.errors import LedgerUnusable
-from financial_agent.migrator.script import Direction, Migration
+from financial_agent.migrator.script import Migration
 
 _LONGEST_NAME = 1000  # characters
 
@@ -47,6 +49,7 @@ _HISTORY = {
     "error": "TEXT",
     "exit_code": "INTEGER",
     "git_commit": "TEXT",
+    "environment": "TEXT",
     "entry_sha256": "TEXT",
     "previous_sha256": "TEXT NOT NULL",
 }
@@ -78,11 +81,33 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """A script that runs in batches, was begun, and is not done. `started_at` is UTC in ISO 8601."""
+
+    filename: str
+    direction: Direction
+    checksum: str
+    """That of its statements."""
+    started_at: str
+    statements: int = 0
+    """How many are behind it."""
+    finished: str = ""
+    """Their checksum."""
+    batches: int = 0
+    rows_changed: int = 0
+
+    def __str__(self) -> str:
+        rows, batches = self.rows_changed, self.batches
+        return f"{rows:,} {'row' if rows == 1 else 'rows'} in {batches:,} {'batch' if batches == 1 else 'batches'}"
+
+
+@dataclass(frozen=True)
 class Event:
     """What happened to a migration. `started_at` is UTC in ISO 8601; the history adds who and where.
 
-    The names: apply, rollback, failure, baseline, repair, restore, recover (adopted after the ledger was lost), and
-    takeover (of what an older runner recorded).
+    The names: apply, rollback, failure, baseline, repair, restore, recover (adopted after the ledger was lost),
+    takeover (of what an older runner recorded), environment (from here on the database belongs to that one); and, of
+    what was begun in batches, amend and abandon.
     """
 
     event: str
@@ -135,6 +160,14 @@ def history(db: Database) -> list[dict[str, object]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+def environment(db: Database) -> str | None:
+    """The environment that the database belongs to: that of the history's newest row that has one. Writes nothing."""
+    if "environment" not in db.columns("_migration_history"):
+        return None
+    rows = db.query("SELECT environment FROM _migration_history WHERE environment IS NOT NULL ORDER BY id DESC LIMIT 1")
+    return _as_text(rows[0][0]) if rows else None
+
+
 def kept_text(db: Database, filename: str, direction: Direction) -> str | None:
     """The side of a migration that was kept when it was applied, for `parse_stored`. Writes nothing. Raises ValueError
     when what is kept is no compressed text."""
@@ -158,6 +191,14 @@ def last_fingerprint(db: Database) -> str | None:
     return rows[0][0] if rows else None
 
 
+def schema_kept(db: Database) -> set[str]:
+    """The entries behind which the schema's fingerprint was recorded as the one behind the entry before."""
+    if "schema_fingerprint" not in db.columns("_migrations"):
+        return set()
+    rows = db.query("SELECT filename, schema_fingerprint FROM _migrations ORDER BY id")
+    return {name for (_, before), (name, after) in pairwise(rows) if before == after and after}
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable()
 
@@ -174,12 +215,13 @@ def prepare(db: Database) -> None:
         if triggers := db.triggers(table):
             raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", database=Path(db.name))
         try:
-            _define(db, table, definition)
+            define(db, table, definition)
         except StatementError as error:
             raise LedgerUnusable(table=table, why=str(error), database=Path(db.name)) from error
 
 
-def _define(db: Database, table: str, definition: Mapping[str, str]) -> None:
+def define(db: Database, table: str, definition: Mapping[str, str]) -> None:
+    """Create a table of the ledger's, or add the columns that it lacks."""
     present = db.columns(table)
     if not present:
         columns = ",\n  ".join(f"{name} {kind}" for name, kind in definition.items())
@@ -219,12 +261,13 @@ def add(db: Database, record: Record) -> None:
     )
 
 
-def replace(db: Database, migration: Migration) -> None:
-    """Record a migration's file as it is now in the place of what was recorded when it was applied."""
+def replace(db: Database, migration: Migration, made: str | None) -> None:
+    """Record a migration's file as it is now in the place of what was recorded when it was applied. A down section that
+    was `made` then stays, unless the file has one by now."""
     record = record_of(migration, duration_ms=0, schema_fingerprint="")
     db.execute(
         "UPDATE _migrations SET checksum = ?, up_sql = ?, down_sql = ? WHERE filename = ?",
-        (record.checksum, _compressed(record.up_text), _compressed(record.down_text), record.filename),
+        (record.checksum, _compressed(record.up_text), _compressed(record.down_text or made), record.filename),
     )
 
 
@@ -233,22 +276,24 @@ def remove(db: Database, filename: str) -> None:
     db.execute("DELETE FROM _migrations WHERE filename = ?", (filename,))
 
 
-def append(db: Database, event: Event) -> None:
-    """Add a line to the history, chained to the one before it. An event that wrote an entry keeps that one's hash."""
+def append(db: Database, event: Event, environment: str | None = None) -> None:
+    """Add a line to the history, chained to the one before it. An event that wrote an entry keeps that one's hash. The
+    environment is that of the line before, unless it changes here."""
     row = {
         **asdict(event),
         **whoami(),
         "tool_version": __version__,
+        "environment": environment or _last_environment(db),
         "entry_sha256": None if event.event == "failure" else entry_hash(db, event.filename),
         "previous_sha256": head(db),
     }
     _insert(db, row)
 
 
-def append_restore(db: Database, event: Event, restored_head: str) -> None:
+def append_restore(db: Database, event: Event, restored_head: str, environment: str | None) -> None:
     """Add a line that tells of a restore. In the place of one entry's hash it keeps that of the history's newest row in
     the backup: the entries are again as they were then."""
-    row = {**asdict(event), **whoami(), "tool_version": __version__}
+    row = {**asdict(event), **whoami(), "tool_version": __version__, "environment": environment}
     _insert(db, {**row, "entry_sha256": restored_head, "previous_sha256": head(db)})
 
 
@@ -257,6 +302,11 @@ def head(db: Database) -> str:
     names = list(_HISTORY)
     last = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id DESC LIMIT 1")
     return row_hash(names, last[0]) if last else ""
+
+
+def _last_environment(db: Database) -> str | None:
+    rows = db.query("SELECT environment FROM _migration_history ORDER BY id DESC LIMIT 1")
+    return _as_text(rows[0][0]) if rows else None
 
 
 def _insert(db: Database, row: Mapping[str, object]) -> None:

@@ -9,9 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
-from financial_agent.migrator.errors import DirectiveInvalid, DirectiveUnknown, Location, Unterminated
+from financial_agent.migrator.errors import Location
+from financial_agent.migrator.errors_files import DirectiveInvalid, DirectiveUnknown, Unterminated
+
+
+class Directive(NamedTuple):
+    """One `-- migrate:…` comment. `start` and `end` are character offsets of its line's text in the file."""
+
+    word: str
+    arguments: tuple[str, ...]
+    text: str
+    """What follows the word, as it is written."""
+    line: int
+    column: int
+    start: int
+    end: int
+    excerpt: str
 
 
 class Statement(NamedTuple):
@@ -22,18 +38,8 @@ class Statement(NamedTuple):
     """Its first word in capitals; empty when it does not begin with one."""
     line: int
     column: int
-
-
-class Directive(NamedTuple):
-    """One `-- migrate:…` comment. `start` and `end` are character offsets of its line's text in the file."""
-
-    word: str
-    arguments: tuple[str, ...]
-    line: int
-    column: int
-    start: int
-    end: int
-    excerpt: str
+    directives: tuple[Directive, ...] = ()
+    """Those that say how it is run."""
 
 
 # SQLite's white space. A vertical tab counts only behind other white space, a byte order mark only before a token.
@@ -69,6 +75,10 @@ _stray_marker = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _comment = re.compile(COMMENT)
+# `x'41'` is one word, `x '41'` two. The end counts as a word, or what stands before it would be looked into.
+_token = re.compile(
+    rf"{TRIVIA}([xX]?'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|{WORD}+|[^ \t\n\v\f\r]|\Z)"
+)
 _MARKER_WORDS = ("migrate", "migration", "dbmate", "goose")
 _openers = {
     "'": ("string", "'"),
@@ -151,6 +161,36 @@ def lex(chunks: Iterable[str], path: str) -> Iterator[Statement | Directive]:
         yield _take_directive(text) or _take_statement(text)
 
 
+def locate(name: str, statement: Statement, offset: int) -> Location:
+    """The place `offset` characters into a statement."""
+    before = statement.text[:offset]
+    start = before.rfind("\n") + 1
+    column = offset - start + (1 if start else statement.column)
+    line_text = statement.text[start:].split("\n", 1)[0]
+    # What stands before the statement on its line is not kept: blanks hold the caret's place.
+    excerpt = line_text if start else " " * (statement.column - 1) + line_text
+    return Location(name, statement.line + before.count("\n"), column, excerpt)
+
+
+def place(name: str, directive: Directive, behind: str = "") -> Location:
+    """Where a directive's word stands, or one of its arguments."""
+    column = directive.column
+    if behind and (found := re.compile(rf"(?<=\s){re.escape(behind)}(?!\S)").search(directive.excerpt, column)):
+        column = found.start() + 1
+    return Location(name, directive.line, column, directive.excerpt)
+
+
+@lru_cache(maxsize=4096)
+def tokens(sql: str) -> tuple[str, ...]:
+    """SQL without what does not count: comments, and the white space between its words."""
+    return tuple(word for word in _token.findall(sql) if word)
+
+
+def placed_tokens(sql: str) -> Iterator[tuple[int, str]]:
+    """The same, each with the offset at which it begins."""
+    return ((match.start(1), match[1]) for match in _token.finditer(sql) if match[1])
+
+
 def _match_end(pattern: re.Pattern[str], text: _Text, ahead: int = 0) -> int:
     """Where the match ends that starts `ahead` characters on, once enough text is at hand to be sure of it."""
     while True:
@@ -196,10 +236,11 @@ def _take_directive(text: _Text) -> Directive | None:
             fix="Move it to the next line",
         )
     word, *arguments = match[1].split() or [""]
+    rest = match[1].strip()[len(word) :].strip()
     column = text.column + (match.start(1) - text.at)
     start = text.offset
     text.advance(match.end())
-    return Directive(word, tuple(arguments), location.line or 1, column, start, text.offset, location.excerpt)
+    return Directive(word, tuple(arguments), rest, location.line or 1, column, start, text.offset, location.excerpt)
 
 
 def _take_statement(text: _Text) -> Statement:

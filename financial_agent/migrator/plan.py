@@ -6,7 +6,7 @@ Everything here is a pure function: no database, no files, no clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,12 +19,12 @@ from financial_agent.migrator.errors import (
     TargetAmbiguous,
     TargetUnknown,
 )
-from financial_agent.migrator.ledger import Entry
+from financial_agent.migrator.ledger import Entry, Progress
 from financial_agent.migrator.script import Migration, MigrationFile, Script
 
 _number = re.compile(r"[0-9]+")
 
-State = Literal["applied", "pending", "edited", "missing"]
+State = Literal["applied", "pending", "started", "skipped", "edited", "missing"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,13 @@ class Item:
     file: MigrationFile | None
     entry: Entry | None
     out_of_order: bool = False
-    """It is pending below a version that is applied."""
+    """It is pending below a version that is applied, and requires nothing that is as new as that."""
+    environments: frozenset[str] = frozenset()
+    """Those that it is skipped for not being one of; none unless it is skipped."""
     reversible: bool | None = None
     """Whether it has a down section; None when that is not known."""
+    so_far: Progress | None = None
+    """What the finished batches did of a migration, or of a rollback, that was started and is not done."""
 
 
 @dataclass(frozen=True)
@@ -92,28 +96,40 @@ def refuse_forgotten(todo: Sequence[Migration], told: Collection[str]) -> None:
         raise EntryMissing(names=", ".join(forgotten), first=Path(forgotten[0]))
 
 
-def refuse_out_of_order(todo: Sequence[Migration], entries: Sequence[Entry]) -> None:
+def refuse_out_of_order(todo: Sequence[Migration], entries: Sequence[Entry], heights: Mapping[str, int]) -> None:
     """Raise OutOfOrder for migrations that would run behind an applied one with a higher number: it was written, and
-    tested, without them. A file may allow itself that."""
+    tested, without them. A file may allow itself that, and one that requires a newer one (`heights`) is as new as that.
+    """
     newest = max((entry.filename for entry in entries), key=version_of, default="")
     late = [
         migration.file.filename
         for migration in todo
-        if migration.file.version < version_of(newest) and not migration.up.out_of_order
+        if heights[migration.file.filename] < version_of(newest) and not migration.up.out_of_order
     ]
     if late:
         raise OutOfOrder(names=", ".join(late), newest=newest, first=Path(late[0]))
 
 
-def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], checksums: dict[str, str]) -> list[Item]:
-    """Every migration of the folder and of the ledger with its state, by version."""
+def overview(
+    files: Sequence[MigrationFile],
+    entries: Sequence[Entry],
+    checksums: Mapping[str, str],
+    heights: Mapping[str, int],
+    skipped: Mapping[str, frozenset[str]],
+) -> list[Item]:
+    """Every migration of the folder and of the ledger with its state, by version. What is pending has its height, what
+    is skipped its environments."""
     by_name = {entry.filename: entry for entry in entries}
     newest = max((version_of(entry.filename) for entry in entries), default=-1)
     items = []
     for file in files:
         entry = by_name.pop(file.filename, None)
-        if entry is None:
-            items.append(Item(file.version, file.filename, "pending", file, None, file.version < newest))
+        if file.filename in skipped:
+            environments = skipped[file.filename]
+            items.append(Item(file.version, file.filename, "skipped", file, None, environments=environments))
+        elif entry is None:
+            is_late = heights[file.filename] < newest
+            items.append(Item(file.version, file.filename, "pending", file, None, is_late))
         else:
             edited = entry.checksum is not None and checksums[file.filename] != entry.checksum
             items.append(Item(file.version, file.filename, "edited" if edited else "applied", file, entry))
@@ -158,7 +174,7 @@ def resolve(target: str, names: Sequence[str]) -> str:
         # As text: Python does not convert numbers of thousands of digits.
         matches = [name for name in names if str(version_of(name)) == (target.lstrip("0") or "0")]
     else:
-        matches = [name for name in names if target in (name, name.removesuffix(".sql"))]
+        matches = [name for name in names if target in (name, name.rpartition(".")[0])]
         matches = matches or [name for name in names if target.lower() in name.lower()]
     if not matches or not target:
         known = sorted(names, key=version_of)

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from financial_agent.migrator import adoption, ledger, plan, rollback, runner, schema, session
+from financial_agent.migrator import adoption, ledger, plan, progress, rollback, runner, schema, session
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
@@ -23,13 +23,14 @@ from financial_agent.migrator.databases import (
     workspace,
 )
 from financial_agent.migrator.effects import effects_of, foresee
-from financial_agent.migrator.errors import DiskFull, Interrupted, MigratorError, RehearsalRefused
+from financial_agent.migrator.environment import Environment
+from financial_agent.migrator.errors import MigratorError, RehearsalRefused
+from financial_agent.migrator.errors_run import DiskFull, Interrupted
 from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
 from financial_agent.migrator.execution import summary
-from financial_agent.migrator.lexer import Statement
+from financial_agent.migrator.lexer import Statement, locate, tokens
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.schema import Difference
-from financial_agent.migrator.script import locate
 
 _STATE = "This was a rehearsal on a copy; the database was not touched"
 
@@ -62,7 +63,7 @@ class Rehearsed:
     problems: tuple[str, ...]
     """What SQLite's check of the file finds."""
     way_back: WayBack | None
-    """None for a rollback, and for a migration without a down section."""
+    """None for a rollback, and for a migration that has no down section and can have none made."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +86,23 @@ def migrate(
     *,
     target: str | None = None,
     out_of_order: bool = False,
+    environment: Environment | None = None,
     backups: Policy | None = None,
     control: Control | None = None,
 ) -> Rehearsal:
     """Rehearse what `runner.migrate` would do. Raises what that would raise before it runs the first migration."""
-    control = control or Control()
-    files, entries = session.look(database, directory, control)
+    control, environment = control or Control(), environment or Environment()
+    files, entries = session.look(database, directory, control, environment)
     runner.warn_of_edited(files, entries, control)
-    if not runner.plan_up(files, entries, target, out_of_order):
+    if not runner.plan_up(files, entries, target, out_of_order, environment.name):
         return Rehearsal(display_name(database))  # a copy would cost time and space for nothing
 
     def planned(db: Database) -> list[Step]:
-        adoption.recover(db, files, replace(control, report=_as_warnings(control.report)), None)
-        steps = runner.plan_up(files, ledger.entries(db), target, out_of_order)
+        quiet = replace(control, report=_as_warnings(control.report))
+        adoption.recover(db, files, environment.name, quiet, None)
+        steps = runner.plan_up(files, ledger.entries(db), target, out_of_order, environment.name)
         runner.refuse_forgotten(db, steps)
+        progress.refuse_unfinished(db, steps)
         return steps
 
     return _rehearse(database, planned, backups, control)
@@ -110,12 +114,13 @@ def roll_back(
     *,
     steps: int = 1,
     to: str | None = None,
+    environment: Environment | None = None,
     backups: Policy | None = None,
     control: Control | None = None,
 ) -> Rehearsal:
     """Rehearse what `rollback.rollback` would do. Raises what that would raise before it runs the first script."""
-    control = control or Control()
-    files, entries = session.look(database, directory, control)
+    control, environment = control or Control(), environment or Environment()
+    files, entries = session.look(database, directory, control, environment)
     if not plan.to_roll_back(entries, steps=steps, to=to, files=files):
         return Rehearsal(display_name(database))
     return _rehearse(database, lambda db: rollback.plan_down(db, files, steps, to, control), backups, control)
@@ -132,7 +137,7 @@ def _rehearse(
         size = Path(before).stat().st_size
         with closing(connect(before, patience=patience)) as db:
             steps = planned(db)
-            destroyed = foresee(before, steps, patience)
+            destroyed = foresee(before, progress.not_begun(db, steps), patience)
             is_backup_due = backups is not None and runner.is_backup_due(db, steps, destroyed, backups)
         rehearsal = Rehearsal(display_name(database), size, copy_ms, bool(destroyed), is_backup_due)
         return _with_steps(rehearsal, _Stage(copies, control), before, steps)
@@ -158,7 +163,7 @@ class _Stage:
 
     def __init__(self, copies: Workspace, control: Control) -> None:
         self._copies = copies
-        self._control = replace(control, report=_without_results(control.report))
+        self._control = replace(control, report=_without_results(control.report), pauses=False)
         self._patience = control.patience()
         self.folder = Path(copies.folder)
 
@@ -166,7 +171,7 @@ class _Stage:
         """Run a step on a copy of a copy, and its down section behind it. Returns what became of it, and a copy as
         the step left it, unless it is the last one."""
         work = self._copies.clone(before)
-        notes = _Notes(step)
+        notes = Notes(step)
         with closing(connect(work, patience=self._patience)) as db:
             old, had = schema.read(db), db.orphans()
             (done,) = runner.execute(db, [step], self._control, None, notes.of(db))
@@ -189,12 +194,13 @@ class _Stage:
             way_back=way_back,
         ), after
 
-    def _return(self, step: Step, before: str, work: str, old: schema.Schema, notes: _Notes) -> WayBack | None:
+    def _return(self, step: Step, before: str, work: str, old: schema.Schema, notes: Notes) -> WayBack | None:
         """Undo a migration on its copy, and see whether that is as it was before."""
-        if not (step.migration and step.migration.down):
-            return None
-        back = Step(step.filename, step.migration.down)
         with closing(connect(work, patience=self._patience)) as db:
+            script = step.migration and (step.migration.down or rollback.made_down(db, step.filename))
+            if not script:
+                return None
+            back = Step(step.filename, script)
             try:
                 runner.execute(db, [back], self._control, None, notes.of(db))
             except Interrupted:
@@ -203,16 +209,14 @@ class _Stage:
                 return WayBack(f"{error.code} {error.message}")
             now = schema.read(db)
         rows = compare(before, work, notes.written, self._patience)
-        return WayBack(None, tuple(_differences_that_count(old, now)), tuple(rows))
+        return WayBack(None, tuple(differences_that_count(old, now)), tuple(rows))
 
 
-def _differences_that_count(before: schema.Schema, after: schema.Schema) -> list[Difference]:
+def differences_that_count(before: schema.Schema, after: schema.Schema) -> list[Difference]:
     """Without those that renaming something and renaming it back leaves: SQLite puts its name in quotes."""
 
     def plain(state: schema.Schema) -> dict[tuple[str, str], list[str]]:
-        return {
-            (each.type, each.name): [word.strip('"`[]') for word in schema.tokens(each.sql)] for each in state.objects
-        }
+        return {(each.type, each.name): [word.strip('"`[]') for word in tokens(each.sql)] for each in state.objects}
 
     old, new = plain(before), plain(after)
     return [
@@ -222,7 +226,7 @@ def _differences_that_count(before: schema.Schema, after: schema.Schema) -> list
     ]
 
 
-class _Notes:
+class Notes:
     """What the statements of a step said that they would do."""
 
     def __init__(self, step: Step) -> None:
@@ -246,9 +250,10 @@ class _Notes:
 
     def _refuse_to_leave(self, statement: Statement) -> None:
         """Raise RehearsalRefused for what would change another file, which may be the very database."""
-        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, schema.tokens(statement.text))
-        if into or statement.keyword == "ATTACH":
-            location = locate(self._step.script.source.name, statement, 0)
+        script = self._step.script
+        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, tokens(statement.text))
+        if into or statement.keyword == "ATTACH" or (script.is_python and "attach" in script.allow):
+            location = locate(script.source.name, statement, 0)
             what = "VACUUM INTO" if into else "ATTACH"
             raise RehearsalRefused(location=location, name=self._step.filename, what=what)
 

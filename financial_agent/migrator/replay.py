@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
-from financial_agent.migrator import schema
+from financial_agent.migrator import rebuild, schema
 from financial_agent.migrator.databases import Database, Patience, StatementError, Stopped, scratch
-from financial_agent.migrator.errors import FileRefused
+from financial_agent.migrator.databases.rebuild import Rebuild
+from financial_agent.migrator.errors_files import FileRefused
+from financial_agent.migrator.errors_run import RunFailed
 from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.schema import Schema
@@ -47,16 +49,31 @@ def result(steps: Iterable[Step], patience: Patience) -> Schema:
         return schema.read(db)
 
 
-def _run(db: Database, step: Step, patience: Patience) -> None:
+def undoable(database: str | None, steps: Iterable[Step], patience: Patience) -> dict[str, bool]:
+    """Which of the steps, that would run on a database, or, for None, on a new one, the engine could undo without a
+    down section; up to the one that cannot be replayed."""
+    found: dict[str, bool] = {}
+    with closing(scratch(database, patience)) as db, suppress(CannotReplay):
+        for step in steps:
+            found[step.filename] = rebuild.down_text(_run(db, step, patience)) is not None
+    return found
+
+
+def _run(db: Database, step: Step, patience: Patience) -> list[Rebuild | None]:
+    """Returns what undoes each of the statements that define something."""
+    reverses = []
+    if step.script.is_python:
+        raise CannotReplay(step.filename, "it is Python, which runs only when it is applied")
     try:
         db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
         for statement in step.script.statements():
             if patience.stop(""):
                 raise Stopped
-            if _defines(statement):
-                db.execute(statement.text)
+            if defines(statement):
+                reverses.append(rebuild.execute(db, step, statement, "").reverse)
         db.reset(settings=step.script.leaves_settings)
-    except (StatementError, FileRefused) as error:
+        return reverses
+    except (StatementError, FileRefused, RunFailed) as error:
         raise CannotReplay(step.filename, str(error)) from error
     except Stopped:
         if patience.stop(""):
@@ -64,7 +81,7 @@ def _run(db: Database, step: Step, patience: Patience) -> None:
         raise CannotReplay(step.filename, "it takes too long") from None
 
 
-def _defines(statement: Statement) -> bool:
+def defines(statement: Statement) -> bool:
     """Whether the schema may depend on a statement; those that only move data are passed over."""
     if statement.keyword == "PRAGMA":
         return any(name in statement.text.lower() for name in _SETTINGS)

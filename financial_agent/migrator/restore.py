@@ -30,7 +30,9 @@ from financial_agent.migrator.databases import (
     put_in_place,
     workspace,
 )
+from financial_agent.migrator.databases.owner import give_to
 from financial_agent.migrator.databases.private_folder import private_folder
+from financial_agent.migrator.environment import Environment, refuse_another
 from financial_agent.migrator.errors import (
     BackupUnknown,
     BackupUnusable,
@@ -58,6 +60,8 @@ class Prepared:
     """For each table the number of its rows now and in the backup; None where it is not there, or cannot be counted."""
     changes: dict[str, TableChange]
     """What would become of the rows of the tables that differ, where there is a database that can be read."""
+    environment: Environment
+    """The one that the database is to belong to."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,15 @@ class Restored:
 
 
 @contextmanager
-def prepared(database: str, policy: Policy, word: str, control: Control) -> Iterator[Prepared]:
+def prepared(
+    database: str, policy: Policy, word: str, control: Control, environment: Environment | None = None
+) -> Iterator[Prepared]:
     """Copy and check a backup, by its name or path, and compare it with the database; changes nothing.
 
-    Raises BackupUnknown, BackupUnusable, RestoreRefused, NoSpace, and what reading the database raises.
+    Raises BackupUnknown, BackupUnusable, RestoreRefused, NoSpace, EnvironmentDiffers when either of them belongs to
+    another environment, and what reading the database raises.
     """
+    environment = environment or Environment()
     place = file_of(database)
     if not place.parent.is_dir():
         raise DatabaseFolderMissing(database=place, folder=place.parent)
@@ -86,13 +94,15 @@ def prepared(database: str, policy: Policy, word: str, control: Control) -> Iter
         with _explained(database, path, control):
             draft = stack.enter_context(private_folder(place.parent)) / place.name
             contents = _copy(path, draft, control)
+            refuse_another(str(path), contents.environment, environment)
             current, now, changes = _look_at(database, draft, control)
+            refuse_another(database, current.environment if current else None, environment)
             then = _counts(str(draft), control)
             if not then:
                 fix = "Choose another one: flask db backups"
                 raise BackupUnusable(backup=path, why="it holds no table", fix=fix)
         rows = {table: (now.get(table), then.get(table)) for table in sorted(now | then)}
-        yield Prepared(path, draft, contents, current, rows, changes)
+        yield Prepared(path, draft, contents, current, rows, changes, environment)
 
 
 def restore(
@@ -101,7 +111,8 @@ def restore(
     """Put a prepared backup back and keep what it replaces as a backup. Whatever happens, the database is afterwards
     the old or the new one as a whole; the other processes that are connected to it see the new one, too.
 
-    Raises RunLocked, DatabaseLocked, RestoreRefused, NoSpace, Interrupted, and what opening the database raises.
+    Raises RunLocked, DatabaseLocked, RestoreRefused, EnvironmentDiffers, NoSpace, Interrupted, and what opening the
+    database raises.
     """
     with _explained(database, prepared.backup, control), locked(database, control.patience()):
         backup.make_folder(policy.folder, file_of(database))
@@ -109,6 +120,8 @@ def restore(
         if live is None:
             return _put_in_place(database, policy, prepared, git_commit)
         with closing(live):
+            with suppress(StatementError, DatabaseDamaged):  # what is damaged may not be readable
+                refuse_another(live.name, ledger.environment(live), prepared.environment)
             return _exchange(live, database, policy, prepared, control, git_commit)
 
 
@@ -152,7 +165,7 @@ def _look_at(
         with workspace(database, patience) as copies:
             copied = copies.original(_reporter(control, "reading the database"))
             with closing(connect(copied, readonly=True, patience=patience)) as db:
-                contents = Contents(backup.newest(db))
+                contents = Contents(backup.newest(db), environment=ledger.environment(db))
             changes = {change.table: change for change in compare(copied, str(draft), None, patience)}
             return contents, _counts(copied, control), changes
     except (DatabaseDamaged, LedgerUnusable) as error:
@@ -215,7 +228,7 @@ def _put_in_place(database: str, policy: Policy, prepared: Prepared, git_commit:
         _finish(prepared, kept if was_there else None, None, git_commit)
         if was_there:  # who may not read the one may not read the other
             prepared.draft.chmod(place.stat().st_mode & 0o777)
-            backup.give_to_owner_of(place, prepared.draft)
+            give_to(place.stat(), prepared.draft)
         backup.sync(prepared.draft)
         put_in_place(database, prepared.draft, kept)
         backup.sync(policy.folder)
@@ -238,7 +251,7 @@ def _finish(prepared: Prepared, kept: Path | None, live: Database | None, git_co
                     continues = ledger.carry_over(live, db)
             newest = prepared.contents.newest or ""
             event = ledger.Event("restore", newest, ledger.now(), note=note, git_commit=git_commit)
-            ledger.append_restore(db, event, head)
+            ledger.append_restore(db, event, head, prepared.environment.name)
     return continues
 
 

@@ -9,7 +9,19 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from financial_agent.migrator import adoption, attempt, backup, history, ledger, plan, session
+from financial_agent.migrator import (
+    adoption,
+    attempt,
+    backup,
+    graph,
+    heads,
+    history,
+    ledger,
+    plan,
+    progress,
+    replay,
+    session,
+)
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
@@ -22,15 +34,19 @@ from financial_agent.migrator.databases import (
     exists,
 )
 from financial_agent.migrator.effects import foresee
-from financial_agent.migrator.errors import FileRefused, MigratorError
+from financial_agent.migrator.environment import Environment, stamp_first
+from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.errors_files import FileChanged, FileRefused
 from financial_agent.migrator.events import BackedUp, Done, Started, Warned
 from financial_agent.migrator.execution import Execution
 from financial_agent.migrator.git import commit_of
+from financial_agent.migrator.heads import Head
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.lexer import Statement
 from financial_agent.migrator.plan import Item, Step
 from financial_agent.migrator.script import Migration, MigrationFile, read
 from financial_agent.migrator.source import checksum
+from financial_agent.migrator.survey import survey
 
 log = logging.getLogger("financial_agent.migrator")
 
@@ -44,10 +60,14 @@ class Status:
     database: str
     exists: bool
     items: list[Item]
+    environment: str | None
+    """The one that the database belongs to."""
+    configured: str | None
+    """The one that the configuration names."""
 
     @property
     def pending(self) -> list[Item]:
-        return [item for item in self.items if item.state == "pending"]
+        return [item for item in self.items if item.state in ("pending", "started")]
 
     @property
     def current(self) -> str | None:
@@ -68,19 +88,27 @@ class Outcome:
     """How many are left, when a target stopped the run before the end."""
 
 
-def status(database: str, directory: Path) -> Status:
+def status(database: str, directory: Path, environment: str | None = None) -> Status:
     """Every migration's state. Writes nothing, not even the ledger's tables."""
     files, entries = session.look(database, directory, session.ASKING)
-    by_name = {entry.filename: entry for entry in entries}
-    recorded = [file for file in files if file.filename in by_name]
-    checksums = {file.filename: checksum(file.path) for file in recorded}
-    items = [replace(item, reversible=_is_reversible(item)) for item in plan.overview(files, entries, checksums)]
-    return Status(display_name(database), exists(database), items)
+    items = [replace(item, reversible=_is_reversible(item)) for item in overview(files, entries, environment)]
+    items = progress.overlaid(items, session.begun(database))
+    stamped = session.stamp(database, session.ASKING)
+    return Status(display_name(database), exists(database), _with_rebuilds(database, items), stamped, environment)
 
 
-def pending(database: str, directory: Path) -> list[MigrationFile]:
-    """The files that a run would apply, from their names alone: the cheapest question. Writes nothing."""
-    return plan.pending(*session.look(database, directory, session.ASKING))
+def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], environment: str | None) -> list[Item]:
+    """Every migration of the folder and of the ledger with its state, as the files are now."""
+    recorded = {entry.filename for entry in entries}
+    checksums = {file.filename: checksum(file.path) for file in files if file.filename in recorded}
+    found = graph.build(files, recorded, environment, heads.peek)
+    return plan.overview(files, entries, checksums, found.heights(), found.skipped)
+
+
+def pending(database: str, directory: Path, environment: str | None = None) -> list[MigrationFile]:
+    """The files that a run would apply, from their names and heads alone: the cheapest question. Writes nothing."""
+    files, entries = session.look(database, directory, session.ASKING)
+    return [file for file in plan.pending(files, entries) if not heads.peek(file.path).is_excluded(environment)]
 
 
 def migrate(
@@ -89,34 +117,38 @@ def migrate(
     *,
     target: str | None = None,
     out_of_order: bool = False,
+    environment: Environment | None = None,
     backups: Policy | None = None,
     control: Control | None = None,
 ) -> Outcome:
-    """Apply what is pending, up to a target. Each migration and its record are one atomic unit.
+    """Apply what is pending, up to a target and what that requires. Each migration and its record are one atomic unit.
 
     What is pending below an applied migration runs only with `out_of_order`. Without `backups` none is made. Raises the
     errors of `errors`: after one the migrations before the failing one are applied and recorded.
     """
-    control = control or Control()
-    files, entries = session.look(database, directory, control)
+    control, environment = control or Control(), environment or Environment()
+    files, entries = session.look(database, directory, control, environment)
     once = cache(read)
-    steps = plan_up(files, entries, target, out_of_order, once)
+    steps = plan_up(files, entries, target, out_of_order, environment.name, once)
     warn_of_edited(files, entries, control)
     if not exists(database):  # a refusal leaves no empty database behind
         foresee(None, steps, control.patience())
     done: list[Done] = []
-    if steps:
-        with session.exclusive(database, control) as db:
+    if steps or session.begun(database) or (environment.change and exists(database)):
+        with session.exclusive(database, control, environment) as db:
             git_commit = commit_of(directory)
-            adoption.recover(db, files, control, git_commit)
+            adoption.recover(db, files, environment.name, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
-            steps = plan_up(files, entries, target, out_of_order, once)
+            steps = plan_up(files, entries, target, out_of_order, environment.name, once)
             refuse_forgotten(db, steps)
-            destroyed = foresee(database, steps, control.patience())
+            progress.refuse_unfinished(db, steps)
+            destroyed = foresee(database, progress.not_begun(db, steps), control.patience())
             back_up(db, database, steps, destroyed, backups, control)
+            if steps or environment.change:
+                stamp_first(db, environment, git_commit)
             take_over(db, files, entries)
             done = execute(db, steps, control, git_commit)
-    return outcome_of(database, files, entries, done)
+    return outcome_of(database, files, entries, done, environment.name)
 
 
 def plan_up(
@@ -124,13 +156,20 @@ def plan_up(
     entries: Sequence[Entry],
     target: str | None,
     out_of_order: bool,
+    environment: str | None,
     parse: Callable[[MigrationFile], Migration] = read,
 ) -> list[Step]:
     """The steps of a run. Raises what the plan and the files are refused for."""
-    migrations = [parse(file) for file in plan.up_to(files, plan.pending(files, entries), target)]
+    plan.pending(files, entries)
+    head_of = cache(heads.peek)
+    found = survey(files, [entry.filename for entry in entries], environment, head_of)
+    migrations = [parse(file) for file in found.to_run(plan.up_to(files, found.pending, target))]
+    for migration in migrations:
+        if head_of(migration.file.path) != Head(migration.requires, migration.environments):
+            raise FileChanged(name=migration.file.path)
     plan.refuse_renumbered(migrations, files, entries)
     if not out_of_order:
-        plan.refuse_out_of_order(migrations, entries)
+        plan.refuse_out_of_order(migrations, entries, found.heights())
     return [Step(migration.file.filename, migration.up, migration) for migration in migrations]
 
 
@@ -194,7 +233,7 @@ def _run_step(db: Database, execution: Execution, step: Step, control: Control, 
     except MigratorError as error:
         _record_failure(db.name, execution.failure(error))
         if state := _verified_state(db.name):
-            error.state = state + _what_remains(step, execution.lasting)
+            error.state = state + _what_remains(step, execution)
         raise
     control.report(done[-1])
 
@@ -221,9 +260,11 @@ def _verified_state(database: str) -> str:
     return f"The database is at {newest}" if newest else "The database has no migration applied"
 
 
-def _what_remains(step: Step, lasting: int) -> str:
-    if lasting:
-        return f", and of {step.filename} {lasting} of {step.script.count} statements took effect"
+def _what_remains(step: Step, execution: Execution) -> str:
+    if so_far := execution.so_far:
+        return f", and of {step.filename} {so_far} are in effect; the next run goes on behind them"
+    if execution.lasting:
+        return f", and of {step.filename} {execution.lasting} of {step.script.count} statements took effect"
     what = "run" if step.migration else "rollback"
     return f"; nothing of the failed {what} of {step.filename} remains"
 
@@ -252,14 +293,39 @@ def _is_reversible(item: Item) -> bool | None:
     if item.file is None or item.state not in ("pending", "applied"):  # the file is not what was applied
         return False
     try:
-        return read(item.file).down is not None
+        migration = read(item.file)
     except FileRefused:  # a run will tell, should it ever run
         return None
+    if item.state == "pending" and not migration.down and migration.up.only_rebuilds:
+        return None  # the tables will tell
+    return migration.down is not None
 
 
-def outcome_of(database: str, files: Sequence[MigrationFile], entries: Sequence[Entry], done: list[Done]) -> Outcome:
+def _with_rebuilds(database: str, items: list[Item]) -> list[Item]:
+    """Of what is pending and only rebuilds tables, whether they can be brought back."""
+    unknown = {item.filename for item in items if item.state == "pending" and item.reversible is None}
+    if not unknown:
+        return items
+    try:
+        steps = [Step(item.filename, read(item.file).up) for item in items if item.file and item.state == "pending"]
+    except FileRefused:
+        return items
+    undoable = replay.undoable(database if exists(database) else None, steps, session.ASKING.patience())
+    return [
+        replace(item, reversible=undoable.get(item.filename)) if item.filename in unknown else item for item in items
+    ]
+
+
+def outcome_of(
+    database: str,
+    files: Sequence[MigrationFile],
+    entries: Sequence[Entry],
+    done: list[Done],
+    environment: str | None,
+) -> Outcome:
     undone = {each.filename for each in done if each.direction == "down"}
     names = {entry.filename for entry in entries} | {each.filename for each in done}
     newest = max(names - undone, key=plan.version_of, default=None)
-    left = {file.filename for file in files} - (names - undone)
+    left = [file for file in files if file.filename not in names - undone]
+    left = [file for file in left if not heads.peek(file.path).is_excluded(environment)]
     return Outcome(display_name(database), done, newest, len(left))

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from financial_agent.migrator.databases import Column, Database, SchemaObject
-from financial_agent.migrator.lexer import TRIVIA, WORD
-
-# `x'41'` is one word, `x '41'` two. The end counts as a word, or what stands before it would be looked into.
-_token = re.compile(
-    rf"{TRIVIA}([xX]?'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|{WORD}+|[^ \t\n\v\f\r]|\Z)"
-)
+from financial_agent.migrator.lexer import tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +57,6 @@ def differences(before: Schema, after: Schema) -> list[Difference]:
         elif each := was or now:
             found.append(Difference("removed" if was else "added", each.type, each.name, each.table))
     return found
-
-
-@lru_cache(maxsize=4096)
-def tokens(sql: str) -> tuple[str, ...]:
-    """SQL without what does not count: comments, and the white space between its words."""
-    return tuple(word for word in _token.findall(sql) if word)
 
 
 def _changed(was: SchemaObject, now: SchemaObject) -> Difference:

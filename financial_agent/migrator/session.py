@@ -7,25 +7,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from financial_agent.migrator import attempt, ledger
+from financial_agent.migrator import attempt, ledger, progress
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, StatementError, Stopped, connect, display_name, exists
 from financial_agent.migrator.discovery import discover, listing
-from financial_agent.migrator.errors import DatabaseUnusable, Interrupted, VersionDuplicated
-from financial_agent.migrator.ledger import Entry
+from financial_agent.migrator.environment import Environment, refuse_another
+from financial_agent.migrator.errors import DatabaseUnusable
+from financial_agent.migrator.errors_files import VersionDuplicated
+from financial_agent.migrator.errors_run import Interrupted
+from financial_agent.migrator.ledger import Entry, Progress
 from financial_agent.migrator.script import MigrationFile
 
 ASKING = Control(wait=5.0)
 
 
-def look(database: str, directory: Path, control: Control) -> tuple[list[MigrationFile], list[Entry]]:
-    """The folder's files and the ledger's entries. Writes nothing. Raises the FA1xx and FA2xx errors."""
+def look(
+    database: str, directory: Path, control: Control, environment: Environment | None = None
+) -> tuple[list[MigrationFile], list[Entry]]:
+    """The folder's files and the ledger's entries. Writes nothing. Raises the FA1xx and FA2xx errors and, where an
+    environment is given, EnvironmentDiffers for a database of another one."""
     try:
         files = discover(directory, "sqlite")
     except VersionDuplicated as error:
         _name_the_pending(error, directory, recorded(database, control))
         raise
-    return files, recorded(database, control)
+    return files, recorded(database, control, environment)
 
 
 def _name_the_pending(error: VersionDuplicated, directory: Path, entries: Sequence[Entry]) -> None:
@@ -37,26 +43,49 @@ def _name_the_pending(error: VersionDuplicated, directory: Path, entries: Sequen
         error.hint = f"Give the one that is not applied the next free number: flask db renumber {shlex.quote(*pending)}"
 
 
-def recorded(database: str, control: Control) -> list[Entry]:
-    """The ledger's entries. Writes nothing. Raises the FA1xx errors."""
+def recorded(database: str, control: Control, environment: Environment | None = None) -> list[Entry]:
+    """The ledger's entries. Writes nothing. Raises the FA1xx errors and, where an environment is given,
+    EnvironmentDiffers for a database of another one."""
+    with _asked(database, control) as db:
+        if environment:
+            refuse_another(display_name(database), ledger.environment(db) if db else None, environment)
+        return ledger.entries(db) if db else []
+
+
+def stamp(database: str, control: Control) -> str | None:
+    """The environment that a database belongs to. Writes nothing. Raises the FA1xx errors."""
+    with _asked(database, control) as db:
+        return ledger.environment(db) if db else None
+
+
+@contextmanager
+def _asked(database: str, control: Control) -> Iterator[Database | None]:
     if not exists(database):
-        return []
+        yield None
+        return
     with (
         explained(database, control),
         closing(connect(database, readonly=True, patience=control.patience())) as db,
     ):
-        return ledger.entries(db)
+        yield db
+
+
+def begun(database: str) -> list[Progress]:
+    """What was begun in batches and is not done. Writes nothing. Raises the FA1xx errors."""
+    with _asked(database, ASKING) as db:
+        return progress.read(db) if db else []
 
 
 @contextmanager
-def exclusive(database: str, control: Control) -> Iterator[Database]:
+def exclusive(database: str, control: Control, environment: Environment) -> Iterator[Database]:
     """A connection that is the only one to run migrations, for as long as the context lasts. What a run that was killed
-    had begun is recorded first."""
+    had begun is recorded first. Raises EnvironmentDiffers for a database of another environment."""
     with (
         explained(database, control),
         closing(connect(database, patience=control.patience())) as db,
         db.lock(),
     ):
+        refuse_another(db.name, ledger.environment(db), environment)
         attempt.settle(db)
         yield db
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from financial_agent.migrator.errors import EncodingInvalid, FileChanged, FileUnreadable, Location, NulByte
+from financial_agent.migrator.errors import Location
+from financial_agent.migrator.errors_files import EncodingInvalid, FileChanged, FileUnreadable, NulByte
 
 CHUNK = 1 << 20  # bytes
 

@@ -10,21 +10,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from financial_agent.migrator import history, ledger, plan, replay, schema, session
+from financial_agent.migrator import (
+    heads,
+    history,
+    ledger,
+    plan,
+    progress,
+    python_script,
+    rebuild,
+    replay,
+    runner,
+    schema,
+    session,
+)
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, StatementError, connect, display_name, exists, workspace
 from financial_agent.migrator.discovery import discover
-from financial_agent.migrator.errors import DatabaseMissing, DatabaseUnusable, FileRefused, NoSpace
+from financial_agent.migrator.errors import DatabaseMissing, DatabaseUnusable, NoSpace
+from financial_agent.migrator.errors_files import FileRefused
 from financial_agent.migrator.events import Copying
 from financial_agent.migrator.ledger import Entry
+from financial_agent.migrator.lexer import Statement, tokens
 from financial_agent.migrator.plan import Item, Step
 from financial_agent.migrator.replay import CannotReplay
-from financial_agent.migrator.schema import Difference, Schema, tokens
+from financial_agent.migrator.schema import Difference, Schema
 from financial_agent.migrator.script import MigrationFile, Script, parse_stored, read
-from financial_agent.migrator.source import checksum, decode, normalised
+from financial_agent.migrator.source import decode, normalised
 
 Kind = Literal[
-    "edited", "missing", "out of order", "ledger", "history", "drift", "integrity", "foreign keys", "environments"
+    "edited",
+    "missing",
+    "excluded",
+    "started",
+    "out of order",
+    "ledger",
+    "history",
+    "drift",
+    "integrity",
+    "foreign keys",
+    "environments",
 ]
 
 
@@ -58,9 +82,15 @@ class Report:
     notes: tuple[str, ...]
     events: int
     head: str | None
+    environment: str | None
+    """The one that the database belongs to."""
+    configured: str | None
+    """The one that the configuration names."""
 
 
-def verify(database: str, directory: Path, *, against: str | None = None, control: Control) -> Report:
+def verify(
+    database: str, directory: Path, *, environment: str | None = None, against: str | None = None, control: Control
+) -> Report:
     """Compare a database with the folder, with its own records, and with another database. Writes nothing.
 
     Raises DatabaseMissing, and what reading the folder and the databases raises.
@@ -70,9 +100,16 @@ def verify(database: str, directory: Path, *, against: str | None = None, contro
         with db.snapshot():
             rows = ledger.history(db)
             entries = ledger.entries(db)
-            items = _items(files, entries)
+            items = runner.overview(files, entries, environment)
+            stamped = ledger.environment(db)
             drift, notes = _drift(db, items, entries, control)
-            findings = [*_files(db, items, directory), *_records(db, entries, rows), *drift]
+            findings = [
+                *_files(db, items, directory),
+                *_excluded(items, environment),
+                *_started(db),
+                *_records(db, entries, rows),
+                *drift,
+            ]
             found = schema.read(db)
         found_wrong, hindered = _examined(database, db, control)
         findings += found_wrong
@@ -89,6 +126,8 @@ def verify(database: str, directory: Path, *, against: str | None = None, contro
         notes=tuple(notes),
         events=len(rows),
         head=history.hash_of(rows[-1]) if rows else None,
+        environment=stamped,
+        configured=environment,
     )
 
 
@@ -106,12 +145,6 @@ def _opened(database: str, fix: str, control: Control) -> Iterator[Database]:
 # The files.
 
 
-def _items(files: Sequence[MigrationFile], entries: Sequence[Entry]) -> list[Item]:
-    recorded = {entry.filename for entry in entries}
-    checksums = {file.filename: checksum(file.path) for file in files if file.filename in recorded}
-    return plan.overview(files, entries, checksums)
-
-
 def _files(db: Database, items: Sequence[Item], directory: Path) -> Iterator[Finding]:
     for item in items:
         if item.file and item.state == "edited":
@@ -122,11 +155,28 @@ def _files(db: Database, items: Sequence[Item], directory: Path) -> Iterator[Fin
             yield Finding("out of order", "it is pending below a version that is applied", item.filename)
 
 
+def _excluded(items: Sequence[Item], environment: str | None) -> Iterator[Finding]:
+    """What is applied, and is not for the environment that is configured."""
+    for item in items:
+        if item.entry and item.file and (head := heads.peek(item.file.path)).is_excluded(environment):
+            here = f"this is {environment}" if environment else "none is configured"
+            message = f"it is applied, and is for {' and '.join(sorted(head.environments))} alone, and {here}"
+            yield Finding("excluded", message, item.filename)
+
+
+def _started(db: Database) -> Iterator[Finding]:
+    for each in progress.read(db):
+        message = f"it was begun and is not done: {each.rows_changed:,} rows in {each.batches:,} batches are in effect"
+        hint = f"flask db {'migrate' if each.direction == 'up' else 'rollback'}"
+        yield Finding("started", message, each.filename, hint=hint)
+
+
 def _edited(db: Database, file: MigrationFile) -> Finding:
     """What was changed in a file since it was applied, as far as the ledger keeps what it was."""
     name = file.filename
     try:
         up_text, down_text = ledger.kept_text(db, name, "up"), ledger.kept_text(db, name, "down")
+        down_text = None if rebuild.is_generated(down_text) else down_text
         if up_text is None:
             message = "its file was edited after it was applied; the ledger keeps no text to compare it with"
             return Finding("edited", message, name)
@@ -135,7 +185,7 @@ def _edited(db: Database, file: MigrationFile) -> Finding:
     except (ValueError, FileRefused) as error:
         message = f"its file was edited after it was applied; what the ledger keeps of it cannot be read: {error}"
         return Finding("edited", message, name)
-    before = up_text + (down_text[down.start :] if down and down_text else "")
+    before = up_text + (down_text[down.start :] if down and down_text and not up.is_python else "")
     after = "".join(decode(normalised(file.path), name))
     try:
         now = read(file)
@@ -161,8 +211,22 @@ def _what_differs(before: tuple[Script, Script | None], after: tuple[Script, Scr
 def _meaning(script: Script | None) -> object:
     if script is None:
         return None
-    statements = [tokens(statement.text.removesuffix(";")) for statement in script.statements()]
+    if script.is_python:
+        text = "".join(script.source.chunks())
+        return python_script.meaning(text, script.source.name, script.direction), script.foreign_keys, script.allow
+    statements = [
+        (
+            tokens(statement.text.removesuffix(";")),
+            [(each.word, each.text) for each in statement.directives if each.word != "ignore"],
+        )
+        for statement in script.statements()
+    ]
     return statements, script.transaction, script.foreign_keys, script.allow
+
+
+def _meaning_of(statement: Statement) -> object:
+    directives = [(each.word, each.text) for each in statement.directives if each.word != "ignore"]
+    return tokens(statement.text.removesuffix(";")), directives
 
 
 # The records.
@@ -213,6 +277,7 @@ def _drift_by_fingerprint(db: Database, error: CannotReplay) -> tuple[list[Findi
 def _applied(db: Database, items: Sequence[Item], entries: Sequence[Entry]) -> Iterator[Step]:
     """What ran, in the order in which it did: as the ledger keeps it, else from the file while that is unchanged."""
     unchanged = {item.filename: item.file for item in items if item.state == "applied"}
+    schema_kept = ledger.schema_kept(db) & history.ran(ledger.history(db))
     for entry in entries:
         name = entry.filename
         try:
@@ -225,7 +290,8 @@ def _applied(db: Database, items: Sequence[Item], entries: Sequence[Entry]) -> I
                 raise CannotReplay(name, "the ledger does not keep its SQL, and its file is edited or gone")
         except (ValueError, FileRefused) as error:
             raise CannotReplay(name, str(error)) from error
-        yield Step(name, script)
+        if not (script.is_python and name in schema_kept):  # Python is not run for a question
+            yield Step(name, script)
 
 
 # The database itself.

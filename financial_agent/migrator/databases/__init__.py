@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from financial_agent.migrator.databases.rebuild import Rebuild, Rebuilding
 
 Row = tuple[Any, ...]
 
@@ -87,11 +90,14 @@ class Effect(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """What a statement would do: what it destroys, the tables that it may write to, and those that it makes."""
+    """What a statement would do: what it destroys, the tables that it may write to, and those that it makes; the one
+    whose rows it changes itself, and what it reads, its triggers aside."""
 
     destroyed: tuple[Effect, ...] = ()
     written: frozenset[str] = frozenset()
     created: frozenset[str] = frozenset()
+    target: str = ""
+    read: frozenset[str] = frozenset()
 
 
 class TableChange(NamedTuple):
@@ -103,6 +109,14 @@ class TableChange(NamedTuple):
     updated: int = 0
     deleted: int = 0
     values: tuple[tuple[str, int], ...] = ()
+
+
+class Answer(NamedTuple):
+    """What a query found: the names of its columns, how many rows, and the first of them."""
+
+    columns: tuple[str, ...]
+    rows: int
+    first: Row | None
 
 
 class StatementError(Exception):
@@ -125,6 +139,25 @@ class OrphansLeft(Exception):
     def __init__(self, orphans: Counter[Orphan]) -> None:
         super().__init__("rows without a parent")
         self.orphans = orphans
+
+
+class Forbidden(Exception):
+    """A function tried what may not be done with a borrowed connection. `frames` are file and line of where, the
+    innermost last."""
+
+    def __init__(self, what: str, fix: str, frames: tuple[tuple[str, int], ...] = ()) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+        self.frames = frames
+
+
+class Borrowing(NamedTuple):
+    """Which tables a borrowed connection must not change, in lower case, and what of what is refused otherwise (attach,
+    cascade) is allowed."""
+
+    protected: tuple[str, ...]
+    allow: frozenset[str]
 
 
 class Stopped(Exception):
@@ -153,8 +186,15 @@ class Database(Protocol):
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]: ...
 
+    def answer(self, sql: str) -> Answer:
+        """Ask a query to its end, and keep no more of what it finds than its shape."""
+
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Run one statement to its end; the number of rows that it changed, those of its triggers included."""
+
+    def change(self, sql: str, parameters: Mapping[str, object]) -> int:
+        """Run an INSERT, UPDATE or DELETE; the number of rows that it changed itself, those of its triggers not
+        included."""
 
     def columns(self, table: str) -> list[str]:
         """The names of a table's columns; none when there is no such table."""
@@ -165,8 +205,14 @@ class Database(Protocol):
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         """The number of a table's rows, and then, for each column, of those with a value."""
 
+    def size(self, table: str) -> int:
+        """About how many rows a table has, counted in steps: no other has to wait for long."""
+
     def objects(self) -> list[SchemaObject]:
         """The user's schema, by type and name."""
+
+    def definitions(self) -> list[str]:
+        """The SQL that makes the user's schema anew, in an order in which it runs: by kind and name."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""
@@ -197,8 +243,18 @@ class Database(Protocol):
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         """The table that a DROP TABLE names, and the others of which it would delete or change rows."""
 
+    def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
+        """Call a function with the DB-API connection itself, in the transaction that is open; the number of rows that
+        it changed. What it has set on the connection does not outlive the call.
+
+        Raises Forbidden when it tried what the rules, or the transaction, do not allow, whatever it made of the
+        refusal; else what the function raises."""
+
     def effects(self, sql: str) -> Effects:
         """What a statement would do to the database as it is now. Does not run it."""
+
+    def rebuild(self, rebuild: Rebuild) -> Rebuilding:
+        """Think a rebuild of a table through. Raises StatementError for one that cannot be done as it is written."""
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only migration run on this database. Raises RunLocked when patience ends."""
@@ -280,13 +336,14 @@ def copy(
 
 
 @contextmanager
-def workspace(database: str, patience: Patience) -> Iterator[Workspace]:
+def workspace(database: str | None, patience: Patience) -> Iterator[Workspace]:
     """A place for copies of a database that only its owner may enter: beside it, where its space and its privacy are,
-    or, if that cannot be written to, where temporary files are. It is gone when the context ends, or the process, even
-    by kill -9. Raises NoSpace and DatabaseUnusable."""
+    or, if that cannot be written to, or for None, where temporary files are. It is gone when the context ends, or the
+    process, even by kill -9. Raises NoSpace and DatabaseUnusable."""
     from financial_agent.migrator.databases import sqlite, sqlite_workspace
 
-    with sqlite_workspace.workspace(sqlite.path_of(database), patience) as copies:
+    path = None if database is None else sqlite.path_of(database)
+    with sqlite_workspace.workspace(path, patience) as copies:
         yield copies
 
 

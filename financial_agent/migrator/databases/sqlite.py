@@ -10,13 +10,15 @@ import shlex
 import sqlite3
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from financial_agent.migrator.databases import (
+    Answer,
+    Borrowing,
     Column,
     Effects,
     Orphan,
@@ -29,12 +31,18 @@ from financial_agent.migrator.databases import (
     Stopped,
     display_name,
     sqlite_attempt,
+    sqlite_definitions,
+    sqlite_lock,
 )
 from financial_agent.migrator.databases import sqlite_errors as codes
+from financial_agent.migrator.databases.rebuild import Rebuild
+from financial_agent.migrator.databases.sqlite_count import count
 from financial_agent.migrator.databases.sqlite_effects import find_effects
 from financial_agent.migrator.databases.sqlite_foreign_keys import find_cascades, find_orphans, quoted
+from financial_agent.migrator.databases.sqlite_problems import find_problems
+from financial_agent.migrator.databases.sqlite_rebuild import SqliteRebuilding
+from financial_agent.migrator.databases.sqlite_unusable import unusable
 from financial_agent.migrator.errors import (
-    DatabaseDamaged,
     DatabaseFolderMissing,
     DatabaseLocked,
     DatabaseReadOnly,
@@ -51,7 +59,8 @@ TICK = 20_000  # virtual machine instructions between two questions whether to s
 # trigger on the ledger counts, as it may do anything.
 _USER_OBJECTS = """\
 FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*' AND (type = 'trigger'
-OR tbl_name NOT IN ('_migrations', '_migration_history', '_litestream_seq', '_litestream_lock'))"""
+OR tbl_name NOT IN ('_migrations', '_migration_history', '_migration_progress',
+'_litestream_seq', '_litestream_lock'))"""
 
 Result = TypeVar("Result")
 
@@ -93,6 +102,7 @@ class SqliteDatabase:
         self.folder = str(path.parent)
         self._readonly = readonly
         self._patience = patience
+        self._known_columns: dict[tuple[str, str], tuple[Column, ...]] = {}
         self._mode = "mode=rw" if readonly else "mode=rwc"
         self._connection = self._connect()
         self._mode = "mode=rw"  # a file that was moved away meanwhile must not be made anew
@@ -113,7 +123,7 @@ class SqliteDatabase:
             if self._readonly and codes.primary_code(error) in (codes.CANTOPEN, codes.READONLY) and is_whole:
                 with suppress(sqlite3.Error):
                     return self._open("immutable=1")
-            raise self._unusable(error) from error
+            raise unusable(error, self.path) from error
 
     def _open(self, mode: str) -> sqlite3.Connection:
         """Open, and see that the file can be read.
@@ -149,27 +159,6 @@ class SqliteDatabase:
         except OSError:
             return False
 
-    def _unusable(self, error: sqlite3.Error) -> Exception:
-        """What an error says that comes from the file, not from a statement."""
-        file, folder = shlex.quote(self.name), shlex.quote(self.folder)
-        match codes.primary_code(error):
-            case codes.INTERRUPT:
-                return Stopped()
-            case codes.NOTADB:
-                fix = f"Look at it with: file {file}"
-                return DatabaseDamaged(database=self.path, cause="it is not a SQLite database", fix=fix)
-            case codes.CORRUPT:
-                fix = f"Restore a backup, or try: sqlite3 {file} .recover"
-                return DatabaseDamaged(database=self.path, cause=error, fix=fix)
-            case codes.READONLY if codes.extended_code(error) == codes.READONLY_ROLLBACK:
-                cause = "a killed process left a journal, and who may not write cannot roll it back"
-                fix = "Run the command as a user who may write to the file and its folder"
-            case codes.READONLY:
-                return DatabaseReadOnly(database=self.path, folder=self.path.parent, cause=str(error))
-            case _:
-                cause, fix = str(error), f"ls -ld {file} {folder}; df -h {folder}"
-        return DatabaseUnusable(database=self.path, cause=cause, fix=fix)
-
     def reset(self, *, settings: bool) -> None:
         if settings or self.query("SELECT 1 FROM temp.sqlite_schema LIMIT 1"):
             self._connection.close()
@@ -191,6 +180,15 @@ class SqliteDatabase:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         return self._patiently(lambda: self._connection.execute(sql, parameters).fetchall(), "to read", sql)
 
+    def answer(self, sql: str) -> Answer:
+        def ask() -> Answer:
+            cursor = self._connection.execute(sql)
+            first = cursor.fetchone()
+            rows = 0 if first is None else 1 + sum(1 for _ in cursor)
+            return Answer(tuple(name for name, *_ in cursor.description), rows, first)
+
+        return self._patiently(ask, "to read", sql)
+
     def columns(self, table: str) -> list[str]:
         return [name for (name,) in self.query("SELECT name FROM pragma_table_info(?, 'main')", (table,))]
 
@@ -202,20 +200,29 @@ class SqliteDatabase:
         wanted = ", ".join(["count(*)", *(f"count({quoted(column)})" for column in columns)])
         return list(self.query(f"SELECT {wanted} FROM main.{quoted(table)}")[0])
 
+    def size(self, table: str) -> int:
+        return count(self.query, table, self.columns(table))
+
     def objects(self) -> list[SchemaObject]:
         # A virtual table has no root page, and its module, which alone knows its columns, may be missing here.
         rows = self.query(f"SELECT type, name, tbl_name, coalesce(sql, ''), rootpage {_USER_OBJECTS} ORDER BY 1, 2")
         return [
-            SchemaObject(type_, name, table, sql, self._columns(name) if type_ == "table" and root else ())
+            SchemaObject(type_, name, table, sql, self._columns(name, sql) if type_ == "table" and root else ())
             for type_, name, table, sql, root in rows
         ]
 
-    def _columns(self, table: str) -> tuple[Column, ...]:
-        sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"
-        return tuple(
-            Column(name, type_, bool(not_null), default, key, bool(hidden))
-            for name, type_, not_null, default, key, hidden in self.query(sql, (table,))
-        )
+    def _columns(self, table: str, definition: str) -> tuple[Column, ...]:
+        # A replay asks after each migration, and few tables have changed since.
+        if (table, definition) not in self._known_columns:
+            sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"
+            self._known_columns[table, definition] = tuple(
+                Column(name, type_, bool(not_null), default, key, bool(hidden))
+                for name, type_, not_null, default, key, hidden in self.query(sql, (table,))
+            )
+        return self._known_columns[table, definition]
+
+    def definitions(self) -> list[str]:
+        return sqlite_definitions.ordered(self.objects(), self.query)
 
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
@@ -226,22 +233,7 @@ class SqliteDatabase:
         return [name for (name,) in self.query(sql, (table.lower(),))]
 
     def problems(self, *, quick: bool = False) -> list[str]:
-        check = "quick_check" if quick else "integrity_check"
-        try:
-            rows = self.query(f"PRAGMA main.{check}")
-        except (DatabaseUnusable, StatementError) as error:  # damage of which SQLite cannot see the whole
-            if not str(error).startswith("no such "):
-                return [str(error)]
-            rows = self._checked_by_table(check)
-        return [text for (text,) in rows if text != "ok"]
-
-    def _checked_by_table(self, check: str) -> list[Row]:
-        """Without the tables whose indexes need a collation or a function of the application's, which is no damage."""
-        rows: list[Row] = []
-        for table in self.tables():
-            with suppress(StatementError):
-                rows += self.query(f"PRAGMA main.{check}({quoted(table)})")
-        return rows
+        return find_problems(self.query, self.tables, quick=quick)
 
     def last_id(self, table: str) -> int:
         if not self.query("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'"):
@@ -266,9 +258,12 @@ class SqliteDatabase:
     def effects(self, sql: str) -> Effects:
         return find_effects(self._connection, sql)
 
+    def rebuild(self, rebuild: Rebuild) -> SqliteRebuilding:
+        return SqliteRebuilding(self, rebuild)
+
     # Changing.
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+    def execute(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> int:
         before = self._connection.total_changes
         try:
             # An error can come with any row, so all are fetched.
@@ -278,6 +273,22 @@ class SqliteDatabase:
                 raise self._failure(error, sql) from error
             self._patiently(lambda: deque(self._connection.execute(sql, parameters), maxlen=0), "to write", sql)
         return self._connection.total_changes - before
+
+    def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
+        from financial_agent.migrator.databases import sqlite_guard  # few migrations are written in Python
+
+        before = self._connection.total_changes
+        try:
+            sqlite_guard.lend(self._connection, use, rules, self._patience.stop)
+        except sqlite3.Error as error:
+            if codes.primary_code(error) == codes.FULL:
+                raise OutOfSpace(str(error)) from error
+            raise
+        return self._connection.total_changes - before
+
+    def change(self, sql: str, parameters: Mapping[str, object]) -> int:
+        self.execute(sql, parameters)
+        return int(self.query("SELECT changes()")[0][0])
 
     @contextmanager
     def transaction(self, *, foreign_keys: bool = True) -> Iterator[Counter[Orphan]]:
@@ -330,7 +341,7 @@ class SqliteDatabase:
         ):  # a script without a transaction may not meet that before its record
             raise DatabaseReadOnly(database=self.path, folder=self.path.parent, cause=os.strerror(errno.EACCES))
         path = self._beside("migrate-lock")
-        self._create_lock_file(path)
+        sqlite_lock.create(path, self.path)
         with closing(self._take_lock(path)):
             yield
 
@@ -339,7 +350,7 @@ class SqliteDatabase:
         busy = RunLocked(lock=path, seconds=self._patience.seconds)
         try:
             holder = sqlite3.connect(path, isolation_level=None, timeout=0)
-            self._wait(partial(_take, holder), "for the other migration run to end", busy)
+            self._wait(partial(sqlite_lock.take, holder), "for the other migration run to end", busy)
         except BaseException as error:
             if holder:
                 holder.close()
@@ -363,20 +374,6 @@ class SqliteDatabase:
     def _beside(self, suffix: str) -> Path:
         path = self.path.resolve()
         return path.with_name(f"{path.name}-{suffix}")
-
-    def _create_lock_file(self, path: Path) -> None:
-        """As SQLite does with its journal: whoever may write to the database may lock it, whoever came first."""
-        owner = os.stat(self.path if exists(self.path) else path.parent)
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, owner.st_mode & 0o666))
-        except FileExistsError:
-            return
-        except OSError as error:
-            cause = f"{error.strerror}: {path.name}"
-            raise DatabaseReadOnly(database=self.path, folder=path.parent, cause=cause) from error
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            with suppress(OSError):  # root need not have the right in a container
-                os.chown(path, owner.st_uid, owner.st_gid)
 
     # Waiting and failing.
 
@@ -409,9 +406,9 @@ class SqliteDatabase:
             case codes.FULL:
                 return OutOfSpace(str(error))
             case codes.READONLY:  # a file that may not be written is told only by the first write
-                return self._unusable(error)
+                return unusable(error, self.path)
             case codes.CANTOPEN | codes.NOTADB | codes.CORRUPT if not self.in_transaction:
-                return self._unusable(error)
+                return unusable(error, self.path)
         if isinstance(error, sqlite3.ProgrammingError) and "binding" in str(error):
             message = "a parameter (?, :name, @name or $name) has no value in a migration"
             return StatementError(message, codes.find_parameter(sql))
@@ -422,9 +419,3 @@ class SqliteDatabase:
 
 def _decoded(text: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
-
-
-def _take(holder: sqlite3.Connection) -> None:
-    # Nothing is written to an empty file, but SQLite would make a journal beside it all the same.
-    holder.execute("PRAGMA journal_mode = MEMORY")
-    holder.execute("BEGIN EXCLUSIVE")

@@ -19,7 +19,7 @@ _TICK = 20_000  # virtual machine instructions between two questions whether to 
 _WIDE = 900  # columns: SQLite's limit for the depth of an expression is 1,000
 _TABLES = """\
 SELECT name, rootpage = 0 FROM {state}.sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'
-AND name NOT IN ('_migrations', '_migration_history', '_litestream_seq', '_litestream_lock')"""
+AND name NOT IN ('_migrations', '_migration_history', '_migration_progress', '_litestream_seq', '_litestream_lock')"""
 
 
 def compare(before: Path, after: Path, tables: Collection[str] | None, patience: Patience) -> list[TableChange]:

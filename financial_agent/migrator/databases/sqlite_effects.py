@@ -52,7 +52,7 @@ def find_effects(connection: sqlite3.Connection, sql: str) -> Effects:
     connection.execute("SELECT 1 FROM main.sqlite_schema LIMIT 1").fetchall()
     connection.set_authorizer(note)
     try:
-        program = connection.execute(f"EXPLAIN {sql}").fetchall()
+        program = connection.execute(f"EXPLAIN {sql}", {"batch": 1}).fetchall()
     except sqlite3.Error:
         return Effects((Effect("unknown"),))
     finally:
@@ -83,9 +83,15 @@ def _effects(actions: Sequence[_Action], emptied: Collection[str]) -> Effects:
         elif action.code == sqlite3.SQLITE_UPDATE:
             destroyed.append(Effect("update", action.name, action.detail, via))
     destroyed += _replaced(changes, emptied)
+    triggers = {action.by for action in actions if action.code in _WRITES and action.by}
+    read = {
+        action.name or action.by or ""
+        for action in actions
+        if action.code in (sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE) and action.by not in triggers
+    }
     written = {*(action.name for action in changes), *dropped, *(action.detail or "" for action in altered)}
     created = {action.name for action in actions if action.code in _CREATES}
-    return Effects(tuple(dict.fromkeys(destroyed)), frozenset(written), frozenset(created))
+    return Effects(tuple(dict.fromkeys(destroyed)), frozenset(written), frozenset(created), target, frozenset(read))
 
 
 def _writes_schema_table(actions: Sequence[_Action]) -> bool:

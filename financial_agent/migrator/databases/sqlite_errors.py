@@ -18,7 +18,7 @@ READONLY = sqlite3.SQLITE_READONLY
 READONLY_ROLLBACK = sqlite3.SQLITE_READONLY_ROLLBACK
 
 _near = re.compile(r'near "(.*)": |unrecognized token: "(.*)"', re.DOTALL)
-_names_schema = re.compile(r"(?i:ALTER|DROP|CREATE\s+VIRTUAL)\b")
+_names_schema = re.compile(r"(?i:ALTER|DROP|EXPLAIN|CREATE\s+VIRTUAL)\b")
 _quotes = re.compile(r"(?<=: ).+|['\"].*", re.DOTALL)
 _LONGEST = 1_000_000  # characters of a statement that is parsed again and again to find its error
 
@@ -94,7 +94,7 @@ def _find_token(connection: sqlite3.Connection, sql: str, token: str, message: s
 
 def _fails_alike(connection: sqlite3.Connection, beginning: str, message: str) -> bool:
     try:
-        connection.execute(f"EXPLAIN {beginning}").close()
+        connection.execute(beginning if beginning.startswith("EXPLAIN ") else f"EXPLAIN {beginning}").close()
     except sqlite3.Error as error:
         return str(error) == message
     return False

@@ -37,7 +37,8 @@ class Scratch(SqliteDatabase):
                 self.execute(f"PRAGMA {setting}")
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        # EXPLAIN does not notice that the schema has changed: one from the cache reads tables that are gone.
+        connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
         connection.set_progress_handler(lambda: self._patience.stop(""), TICK)
         for (sql,) in self._objects:
             # A virtual table makes its own shadow tables, and its module may be missing here: what cannot be copied

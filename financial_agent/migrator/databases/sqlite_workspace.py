@@ -21,7 +21,7 @@ _CHUNK = 1 << 30  # bytes
 class Workspace:
     """Copies of one database. Nobody else knows of them, so that each can be copied again as a file."""
 
-    def __init__(self, database: Path, folder: Path, patience: Patience) -> None:
+    def __init__(self, database: Path | None, folder: Path, patience: Patience) -> None:
         self._database = database
         self._folder = folder
         self._patience = patience
@@ -35,7 +35,7 @@ class Workspace:
     def original(self, progress: Progress) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""
         target = self._new_path()
-        if exists(self._database):
+        if self._database and exists(self._database):
             try:
                 copy(self._database, target, 0o600, self._patience, progress)
             except NoSpace as error:  # the copy's own folder is gone when that is read
@@ -64,13 +64,13 @@ class Workspace:
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
-        return folder / self._database.name
+        return folder / (self._database.name if self._database else "scratch.db")
 
 
 @contextmanager
-def workspace(database: Path, patience: Patience) -> Iterator[Workspace]:
+def workspace(database: Path | None, patience: Patience) -> Iterator[Workspace]:
     """See `databases.workspace`."""
-    parent = database.resolve().parent
+    parent = database.resolve().parent if database else Path(tempfile.gettempdir())
     if not os.access(parent, os.R_OK | os.W_OK | os.X_OK):
         parent = Path(tempfile.gettempdir())
     with ExitStack() as stack:
