@@ -99,7 +99,7 @@ def migrate(
 
     def planned(db: Database) -> list[Step]:
         quiet = replace(control, report=_as_warnings(control.report))
-        adoption.recover(db, files, environment.name, quiet, None)
+        adoption.recover(database, db, files, environment.name, quiet, None)
         steps = runner.plan_up(files, ledger.entries(db), target, out_of_order, environment.name)
         runner.refuse_forgotten(db, steps)
         progress.refuse_unfinished(db, steps)

@@ -61,6 +61,11 @@ class Script:
     in_batches: bool
     """Its statements run in batches, each of which is a transaction of its own."""
 
+    @property
+    def only_rows(self) -> bool:
+        """Nothing in it defines or controls anything: no database commits in the middle of it."""
+        return self.keywords <= {"INSERT", "UPDATE", "DELETE", "REPLACE", "SELECT", "WITH", "VALUES", ""}
+
     def statements(self) -> Iterator[Statement]:
         """The statements to run, in order. Raises FileChanged when the file is no longer the one that was parsed."""
         if self.is_python:
