@@ -68,7 +68,7 @@ def db(site: Site) -> Iterator[Database]:
 
 
 def statement(sql: str) -> Statement:
-    (found,) = lex([sql], "a test")
+    (found,) = lex([sql], "a test", "sqlite")
     assert isinstance(found, Statement)
     return found
 

@@ -82,7 +82,7 @@ def roll_back(site: Site) -> None:
 
 
 def up_of(site: Site, name: str) -> Step:
-    file = MigrationFile(2, name, f"{name}.sql", site.directory / f"{name}.sql")
+    file = MigrationFile(2, name, f"{name}.sql", site.directory / f"{name}.sql", "sqlite")
     return Step(file.filename, read(file).up)
 
 

@@ -138,5 +138,5 @@ def _adds(statement: Statement) -> bool:
 
 def _passes_over(statement: Statement) -> bool:
     """Whether an INSERT may leave alone what is there."""
-    words = [word.upper() for word in tokens(statement.text)]
+    words = [word.upper() for word in tokens(statement.text, statement.dialect)]
     return any(pair in (("OR", "IGNORE"), ("ON", "CONFLICT")) for pair in pairwise(words))

@@ -67,6 +67,6 @@ def refuse_without(statement: Statement, name: str) -> None:
 
 
 def _parameters(statement: Statement) -> set[str]:
-    words = tokens(statement.text)
+    words = tokens(statement.text, statement.dialect)
     signed = {word + name for word, name in pairwise(words) if word in (":", "@", "?")}
     return signed | {word for word in words if word[0] == "$"}

@@ -116,7 +116,7 @@ def _says_conflict(statement: Statement) -> bool:
 
 def _says_replace(statement: Statement) -> bool:
     """Whether it is a REPLACE INTO, an INSERT OR REPLACE, or an UPDATE OR REPLACE."""
-    words = ["", "", *(word.upper() for word in tokens(statement.text)), ""]
+    words = ["", "", *(word.upper() for word in tokens(statement.text, statement.dialect)), ""]
     return any(
         word == "REPLACE" and (words[at + 1] == "INTO" or words[at - 2 : at] == ["UPDATE", "OR"])
         for at, word in enumerate(words)
@@ -127,7 +127,7 @@ def _is_limited(statement: Statement) -> bool:
     """Whether a WHERE or a LIMIT stands in the statement itself, outside of parentheses; or it is an INSERT, of which
     an upsert changes no more than the rows that are in its way."""
     depth = 0
-    for word in tokens(statement.text):
+    for word in tokens(statement.text, statement.dialect):
         depth += (word == "(") - (word == ")")
         if depth == 0 and word.upper() in ("WHERE", "LIMIT", "INTO"):
             return True

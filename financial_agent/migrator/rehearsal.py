@@ -251,7 +251,7 @@ class Notes:
     def _refuse_to_leave(self, statement: Statement) -> None:
         """Raise RehearsalRefused for what would change another file, which may be the very database."""
         script = self._step.script
-        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, tokens(statement.text))
+        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, tokens(statement.text, statement.dialect))
         if into or statement.keyword == "ATTACH" or (script.is_python and "attach" in script.allow):
             location = locate(script.source.name, statement, 0)
             what = "VACUUM INTO" if into else "ATTACH"

@@ -108,7 +108,7 @@ def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], environme
 def pending(database: str, directory: Path, environment: str | None = None) -> list[MigrationFile]:
     """The files that a run would apply, from their names and heads alone: the cheapest question. Writes nothing."""
     files, entries = session.look(database, directory, session.ASKING)
-    return [file for file in plan.pending(files, entries) if not heads.peek(file.path).is_excluded(environment)]
+    return [file for file in plan.pending(files, entries) if not heads.peek(file).is_excluded(environment)]
 
 
 def migrate(
@@ -165,7 +165,7 @@ def plan_up(
     found = survey(files, [entry.filename for entry in entries], environment, head_of)
     migrations = [parse(file) for file in found.to_run(plan.up_to(files, found.pending, target))]
     for migration in migrations:
-        if head_of(migration.file.path) != Head(migration.requires, migration.environments):
+        if head_of(migration.file) != Head(migration.requires, migration.environments):
             raise FileChanged(name=migration.file.path)
     plan.refuse_renumbered(migrations, files, entries)
     if not out_of_order:
@@ -335,5 +335,5 @@ def outcome_of(
     names = {entry.filename for entry in entries} | {each.filename for each in done}
     newest = max(names - undone, key=plan.version_of, default=None)
     left = [file for file in files if file.filename not in names - undone]
-    left = [file for file in left if not heads.peek(file.path).is_excluded(environment)]
+    left = [file for file in left if not heads.peek(file).is_excluded(environment)]
     return Outcome(display_name(database), done, newest, len(left))
