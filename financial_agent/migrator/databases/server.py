@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from financial_agent.migrator.databases.rebuild import Rebuild, Rebuilding
 
 _TICK = 0.1  # seconds between two questions whether to stop
+_ATTEMPT = "_migration_attempt"
 LEDGER_TABLES = ("_migrations", "_migration_history", "_migration_progress", "_migration_attempt", "_migration_lock")
 
 Result = TypeVar("Result")
@@ -56,7 +57,8 @@ class ServerDatabase:
     knows_effects_by_words = True
     blocks_writers = False
 
-    def __init__(self, url: Url, *, readonly: bool, patience: Patience) -> None:
+    def __init__(self, address: str, url: Url, *, readonly: bool, patience: Patience) -> None:
+        self.address = address
         self.url = url
         self.name = url.display
         self._readonly = readonly
@@ -106,6 +108,22 @@ class ServerDatabase:
 
     def orphans(self) -> Counter[Orphan]:
         return Counter()  # the server lets none come about
+
+    def note_attempt(self, text: str | None) -> None:
+        # The history loses a line when this fails; a migration must not fail for it.
+        with suppress(StatementError, MigratorError):
+            if not self.columns(_ATTEMPT):
+                if text is None:
+                    return
+                self.execute(f"CREATE TABLE {self.ledger(_ATTEMPT)} (note {self.ledger_types['required']})")
+            with self.transaction():
+                self.execute(f"DELETE FROM {self.ledger(_ATTEMPT)}")
+                if text is not None:
+                    self.execute(f"INSERT INTO {self.ledger(_ATTEMPT)} (note) VALUES (?)", (text,))
+
+    def attempt(self) -> str | None:
+        rows = self.query(f"SELECT note FROM {self.ledger(_ATTEMPT)}") if self.columns(_ATTEMPT) else []
+        return str(rows[0][0]) if rows else None
 
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         raise StatementError("ALTER TABLE changes a table here: migrate:rebuild is for SQLite")
