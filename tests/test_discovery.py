@@ -45,7 +45,7 @@ def found(folder: Path, dialect: str = "sqlite") -> list[str]:
 def test_a_name_tells_the_version_and_the_name(folder: Path) -> None:
     fill(folder, "007_add_index.sql")
     path = folder / "007_add_index.sql"
-    assert discover(folder, "sqlite") == [MigrationFile(7, "add_index", "007_add_index.sql", path)]
+    assert discover(folder, "sqlite") == [MigrationFile(7, "add_index", "007_add_index.sql", path, "sqlite")]
 
 
 @pytest.mark.parametrize(

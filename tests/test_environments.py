@@ -19,6 +19,7 @@ from financial_agent.migrator import heads, ledger, rehearsal, rollback, runner,
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import connect
+from financial_agent.migrator.discovery import DIALECTS, discover
 from financial_agent.migrator.environment import Environment
 from financial_agent.migrator.errors import (
     ConfigurationInvalid,
@@ -441,5 +442,6 @@ def test_the_stamp_is_a_fact_of_the_database_whatever_the_column_holds(stamped: 
 
 
 def test_the_head_of_the_chat_stores_own_migrations_excludes_none() -> None:
-    for path in (ROOT / "financial_agent" / "migrations").glob("*.sql"):
-        assert heads.read(path) == heads.Head()
+    for dialect in DIALECTS:
+        for file in discover(ROOT / "financial_agent" / "migrations", dialect):
+            assert heads.read(file) == heads.Head()

@@ -46,7 +46,7 @@ def graph_of(wanted: dict[int, set[int]], applied: set[str] | None = None) -> Gr
     """Files by number, each with the numbers that it requires; those that have no file are left out."""
     there = {number: {each for each in needs if each in wanted} for number, needs in wanted.items()}
     files = [file(f"{number:03}_m.sql") for number in sorted(there)]
-    found = {each.path: Head(tuple(_required(number) for number in there[each.version])) for each in files}
+    found = {each: Head(tuple(_required(number) for number in there[each.version])) for each in files}
     return build(files, applied or set(), None, found.__getitem__)
 
 
@@ -167,7 +167,7 @@ def test_several_words_and_lines_above_the_marker_or_behind_it(tmp_path: Path) -
 
 def file_of(site: Site, name: str) -> MigrationFile:
     path = site.directory / f"{name}.sql"
-    return MigrationFile(int(name[:3]), name[4:], path.name, path)
+    return MigrationFile(int(name[:3]), name[4:], path.name, path, "sqlite")
 
 
 def test_a_python_file_requires_and_is_required(tmp_path: Path) -> None:
@@ -251,9 +251,9 @@ def test_a_target_below_it_does_not_hide_what_cannot_be_met(site: Site) -> None:
 
 
 def test_a_file_whose_head_changes_before_it_is_parsed_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def early(path: Path) -> Head:
-        found = heads.read(path)
-        path.write_text(table(int(path.name[:3]), "environments staging"))
+    def early(file: MigrationFile) -> Head:
+        found = heads.read(file)
+        file.path.write_text(table(file.version, "environments staging"))
         return found
 
     monkeypatch.setattr(heads, "peek", early)
@@ -263,9 +263,8 @@ def test_a_file_whose_head_changes_before_it_is_parsed_is_refused(site: Site, mo
 
 
 def test_only_the_head_of_a_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "001_a.sql"
-    path.write_text("-- migrate:requires 7\nSELECT 1;\nSELECT 'never closed;\n")
-    assert [each.word for each in heads.read(path).requires] == ["7"]
+    site = Site(tmp_path / "site", {"001_a": "-- migrate:requires 7\nSELECT 1;\nSELECT 'never closed;\n"})
+    assert [each.word for each in heads.read(file_of(site, "001_a")).requires] == ["7"]
 
 
 def test_no_applied_file_is_parsed_to_answer_or_to_do_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ examples = settings(max_examples=150, deadline=None)
 def lexed(text: str, size: int | None = None) -> list[Item]:
     """The items of a text that arrives in chunks of a given size."""
     size = size or len(text) or 1
-    return list(lex((text[at : at + size] for at in range(0, len(text), size)), "f.sql"))
+    return list(lex((text[at : at + size] for at in range(0, len(text), size)), "f.sql", "sqlite"))
 
 
 def split(text: str) -> list[str]:
@@ -370,7 +370,7 @@ def complete(text: str, start: int, end: int) -> list[bool]:
 def test_a_statement_ends_at_the_first_semicolon_where_sqlite_calls_it_complete(text: str) -> None:
     closed, rest = True, len(text)
     try:
-        for item in lex([text], "f.sql"):
+        for item in lex([text], "f.sql", "sqlite"):
             assert isinstance(item, Statement)
             start = place(text, item.line, item.column)
             closed = item.text.endswith(";")
@@ -391,7 +391,7 @@ def test_nothing_is_lost_between_the_items(text: str) -> None:
     """Every item stands, letter by letter, where it says; between two there is only what may be skipped."""
     at = 0
     try:
-        for item in lex([text], "f.sql"):
+        for item in lex([text], "f.sql", "sqlite"):
             if isinstance(item, Directive):
                 start, end = item.start, item.end
                 assert re.fullmatch(r"(?i)--[ \t]*migrate[ \t]*:.*", text[start:end])
@@ -449,7 +449,7 @@ def test_a_file_streams_through_in_a_fraction_of_its_size(tmp_path: Path) -> Non
     source = FileSource(path, checksum(path))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in lex(source.chunks(), source.name)) == count
+        assert sum(1 for _ in lex(source.chunks(), source.name, "sqlite")) == count
         assert tracemalloc.get_traced_memory()[1] < 15_000_000
     finally:
         tracemalloc.stop()
@@ -466,7 +466,7 @@ def lexed_in_few_scans(chunks: Iterator[str], most: int) -> list[Item]:
 
     sys.setprofile(count_matches)
     try:
-        return list(lex(chunks, "f.sql"))
+        return list(lex(chunks, "f.sql", "sqlite"))
     finally:
         sys.setprofile(None)
 

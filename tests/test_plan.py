@@ -20,7 +20,7 @@ examples = settings(max_examples=100, deadline=None)
 
 def file(filename: str) -> MigrationFile:
     digits, _, name = filename.removesuffix(".sql").partition("_")
-    return MigrationFile(int(digits), name, filename, Path(filename))
+    return MigrationFile(int(digits), name, filename, Path(filename), "sqlite")
 
 
 def files(*filenames: str) -> list[MigrationFile]:

@@ -82,7 +82,7 @@ def roll_back(site: Site) -> None:
 
 
 def up_of(site: Site, name: str) -> Step:
-    file = MigrationFile(2, name, f"{name}.sql", site.directory / f"{name}.sql")
+    file = MigrationFile(2, name, f"{name}.sql", site.directory / f"{name}.sql", "sqlite")
     return Step(file.filename, read(file).up)
 
 
@@ -441,7 +441,7 @@ def test_a_replay_makes_the_same_schema_so_that_nothing_has_drifted(tmp_path: Pa
 def test_a_replay_of_a_rebuild_that_fails_says_so(tmp_path: Path) -> None:
     site = site_of(tmp_path, PLAIN, rebuilt("c = nope", "CREATE TABLE t (c)"))
     with pytest.raises(replay.CannotReplay, match=r"002_second\.sql cannot be replayed"):
-        replay.result([up_of(site, "001_first"), up_of(site, "002_second")], Patience())
+        replay.result("sqlite:", [up_of(site, "001_first"), up_of(site, "002_second")], Patience())
 
 
 # The documentation, and a large table.

@@ -37,7 +37,7 @@ FREE = "-- migrate:up transaction:false\n"
 
 def written(path: Path, text: str | bytes) -> MigrationFile:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return MigrationFile(1, "a", path.name, path)
+    return MigrationFile(1, "a", path.name, path, "sqlite")
 
 
 @pytest.fixture
@@ -474,7 +474,7 @@ def test_a_pair_or_a_character_that_a_chunk_cuts_stays_whole(parse: Parse, befor
         up = parse(head + tail).up
         assert "".join(up.source.chunks()) == text
         statements = list(up.statements())
-        assert statements == list(lex([text], up.source.name))
+        assert statements == list(lex([text], up.source.name, "sqlite"))
         assert len(statements) == 2
 
 

@@ -29,12 +29,12 @@ def is_assertion(statement: Statement) -> bool:
     return bool(statement.directives) and statement.directives[0].word == "assert"
 
 
-def parse(directive: Directive, name: str) -> Statement:
+def parse(directive: Directive, name: str, dialect: str) -> Statement:
     """The query of an assertion, at its own place. Raises AssertionInvalid unless it is one query."""
     if not directive.text:
         _refuse(directive, name, "the query is missing")
     try:
-        found = list(lex([directive.text], name))
+        found = list(lex([directive.text], name, dialect))
     except FileRefused as error:
         _refuse(directive, name, f"the query cannot be read: {error.message}")
     queries = [each for each in found if isinstance(each, Statement)]
@@ -60,7 +60,7 @@ def main_verb(statement: Statement) -> str:
     word."""
     if statement.keyword != "WITH":
         return statement.keyword
-    words = [word.upper() for word in _outside_parentheses(tokens(statement.text))]
+    words = [word.upper() for word in _outside_parentheses(tokens(statement.text, statement.dialect))]
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word in (*_READS, *_WRITES) or (word, following) == ("REPLACE", "INTO"):
             return word
@@ -85,7 +85,7 @@ def objection(query: Statement, answer: Answer) -> str | None:
 def is_condition(query: Statement) -> bool:
     """Whether a query asks for one value that is a condition: `SELECT count(*) = 0` is told from `SELECT id`, which may
     find the one row with the number 1."""
-    outside = _outside_parentheses(tokens(query.text))
+    outside = _outside_parentheses(tokens(query.text, query.dialect))
     capitals = [word.upper() for word in outside]
     if any(word in capitals for word in _NO_SINGLE_LIST):
         return False

@@ -34,7 +34,7 @@ _rule = re.compile(r"FA6[0-9]{2}")
 _REASON = 3  # words: fewer say that there is a reason, not which
 
 
-def parse(chunks: Iterable[str], name: str) -> Iterator[Statement | Directive]:
+def parse(chunks: Iterable[str], name: str, dialect: str) -> Iterator[Statement | Directive]:
     """Statements, each with the directives that say how it is run, and the directives of sections and files. An
     assertion is a statement, too.
 
@@ -42,7 +42,7 @@ def parse(chunks: Iterable[str], name: str) -> Iterator[Statement | Directive]:
     """
     waiting: tuple[Directive, ...] = ()
     inside = False
-    for item in lex(chunks, name):
+    for item in lex(chunks, name, dialect):
         inside = inside or isinstance(item, Statement) or section_of(item) is not None
         if isinstance(item, Statement):
             yield item._replace(directives=waiting) if waiting else item
@@ -56,7 +56,7 @@ def parse(chunks: Iterable[str], name: str) -> Iterator[Statement | Directive]:
         is_assertion = item.word == "assert"
         if waiting and (section_of(item) or is_assertion):
             break
-        yield assertions.parse(item, name) if is_assertion else item
+        yield assertions.parse(item, name, dialect) if is_assertion else item
     if waiting:
         fix = "Put it above the statement that it is for"
         raise DirectiveInvalid(location=place(name, waiting[0]), problem="no statement follows here", fix=fix)

@@ -80,7 +80,7 @@ def discover(folder: Path, dialect: str) -> list[MigrationFile]:
         if listed is None:
             continue
         _check_readable(entry, folder)
-        file = MigrationFile(listed.version, listed.name, listed.filename, listed.path)
+        file = MigrationFile(listed.version, listed.name, listed.filename, listed.path, dialect)
         first, first_name = names.setdefault(file.version, (file.filename, entry.name))
         if first != file.filename or (listed.variant, file.filename) in found:
             raise VersionDuplicated(first=Path(first_name), second=Path(entry.name), version=file.version)

@@ -49,9 +49,9 @@ def effects_of(db: Database, statement: Statement) -> Effects:
     return found._replace(destroyed=tuple(destroyed))
 
 
-def foresee(database: str | None, steps: Sequence[Step], patience: Patience) -> list[Effect]:
-    """What the steps would destroy of what is in a database, or, for None, of a new one, in the order in which they
-    would; found by trying the definitions on the schema alone. What the steps make themselves does not count.
+def foresee(database: str, steps: Sequence[Step], patience: Patience) -> list[Effect]:
+    """What the steps would destroy of what is in a database, which may be a new one, in the order in which they would;
+    found by trying the definitions on the schema alone. What the steps make themselves does not count.
 
     Raises CascadeRefused for a DROP TABLE that would reach other tables' rows, and BatchInvalid for batches
     without an end. Nobody else may run migrations now.
@@ -75,7 +75,7 @@ def _try(db: Database, steps: Sequence[Step], found: list[Effect]) -> None:
             found.append(Effect("unknown"))  # its PRAGMAs may change what the statements mean
             return
         db.reset(settings=False)
-        db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
+        db.enforce_foreign_keys(step.script.foreign_keys)
         can_insert_destroy = _can_insert_destroy(db)
         for statement in step.script.statements():
             if batch_of(statement):
@@ -116,7 +116,7 @@ def _says_conflict(statement: Statement) -> bool:
 
 def _says_replace(statement: Statement) -> bool:
     """Whether it is a REPLACE INTO, an INSERT OR REPLACE, or an UPDATE OR REPLACE."""
-    words = ["", "", *(word.upper() for word in tokens(statement.text)), ""]
+    words = ["", "", *(word.upper() for word in tokens(statement.text, statement.dialect)), ""]
     return any(
         word == "REPLACE" and (words[at + 1] == "INTO" or words[at - 2 : at] == ["UPDATE", "OR"])
         for at, word in enumerate(words)
@@ -127,7 +127,7 @@ def _is_limited(statement: Statement) -> bool:
     """Whether a WHERE or a LIMIT stands in the statement itself, outside of parentheses; or it is an INSERT, of which
     an upsert changes no more than the rows that are in its way."""
     depth = 0
-    for word in tokens(statement.text):
+    for word in tokens(statement.text, statement.dialect):
         depth += (word == "(") - (word == ")")
         if depth == 0 and word.upper() in ("WHERE", "LIMIT", "INTO"):
             return True

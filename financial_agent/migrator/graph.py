@@ -61,12 +61,12 @@ def build(
     files: Sequence[MigrationFile],
     applied: Collection[str],
     environment: str | None,
-    head_of: Callable[[Path], Head],
+    head_of: Callable[[MigrationFile], Head],
 ) -> Graph:
     """What is pending, what is skipped, and what they require. Asks only for the heads of what is not applied, and of
     what that requires."""
     by_name = {file.filename: file for file in files}
-    heads = {file.filename: head_of(file.path) for file in files if file.filename not in applied}
+    heads = {file.filename: head_of(file) for file in files if file.filename not in applied}
     skipped = {name: head.environments for name, head in heads.items() if head.is_excluded(environment)}
     pending = tuple(file for file in files if file.filename in heads and file.filename not in skipped)
     index = by_spelling([*by_name, *sorted(applied)])
@@ -78,7 +78,7 @@ def build(
         if name in needs:
             continue
         needs[name] = {}
-        head = heads[name] if name in heads else head_of(by_name[name].path) if name in by_name else Head()
+        head = heads[name] if name in heads else head_of(by_name[name]) if name in by_name else Head()
         for requirement in head.requires:
             required = index.get(spelling(requirement.word))
             if required is None or required in skipped:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from financial_agent.migrator import directives, python_text
 from financial_agent.migrator.errors import Location
 from financial_agent.migrator.errors_files import DirectiveInvalid, FileRefused
 from financial_agent.migrator.lexer import Directive, Statement, place
 from financial_agent.migrator.source import decode, normalised
+
+if TYPE_CHECKING:
+    from financial_agent.migrator.script import MigrationFile
 
 WORDS = ("requires", "environments")
 ENVIRONMENT = re.compile(r"[A-Za-z0-9_-]+")
@@ -39,27 +42,27 @@ class Head:
         return bool(self.environments) and environment not in self.environments
 
 
-def read(path: Path) -> Head:
+def read(file: MigrationFile) -> Head:
     """A file's head. Raises the FA2xx errors of what stands in it."""
-    name = str(path)
-    return parse(decode(normalised(path), name), name)
+    name = str(file.path)
+    return parse(decode(normalised(file.path), name), name, file.dialect)
 
 
-def peek(path: Path) -> Head:
+def peek(file: MigrationFile) -> Head:
     """The same; of a file whose head cannot be read nothing is known until a run refuses it."""
     try:
-        return read(path)
+        return read(file)
     except FileRefused:
         return Head()
 
 
-def parse(chunks: Iterable[str], filename: str, note: str = "") -> Head:
+def parse(chunks: Iterable[str], filename: str, dialect: str, note: str = "") -> Head:
     """The head of a text; `note` follows the filename in messages. Raises the FA2xx errors of what stands in it."""
     name = filename + note
     if filename.endswith(python_text.SUFFIX):
         chunks = [python_text.directives_as_sql("".join(chunks), name)]
     found = []
-    for item in directives.parse(chunks, name):
+    for item in directives.parse(chunks, name, dialect):
         if isinstance(item, Statement) or directives.section_of(item) == "down":
             break
         if item.word in WORDS:

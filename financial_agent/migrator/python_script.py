@@ -18,11 +18,11 @@ from financial_agent.migrator.sections import Section
 _DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
 
 
-def parse(text: str, name: str) -> dict[str, Section]:
+def parse(text: str, name: str, dialect: str) -> dict[str, Section]:
     """The two functions of a file as its sections. Raises PythonInvalid, UpFunctionInvalid and, for its directives,
     what `sections.parse` raises."""
     tree = python_text.tree(text, name)
-    found = _configured(text, name)
+    found = _configured(text, name, dialect)
     functions = {direction: _function(tree, direction) for direction in _DIRECTIONS}
     if functions["up"] is None:
         fix = "Write what the migration does as: def up(connection): ..."
@@ -38,13 +38,13 @@ def parse(text: str, name: str) -> dict[str, Section]:
     return found
 
 
-def statement(text: str, name: str, direction: Direction) -> Statement:
+def statement(text: str, name: str, direction: Direction, dialect: str) -> Statement:
     """The function of one direction, which is run as one statement."""
     function = _function(python_text.tree(text, name), direction)
     assert function
     first = function.decorator_list[0].lineno if function.decorator_list else function.lineno
     source = "\n".join(text.split("\n")[first - 1 : function.end_lineno])
-    return Statement(source, "DEF", function.lineno, 1)
+    return Statement(source, "DEF", function.lineno, 1, dialect=dialect)
 
 
 def meaning(text: str, name: str, direction: Direction) -> str:
@@ -92,11 +92,11 @@ def _yields(function: ast.FunctionDef) -> bool:
     return False
 
 
-def _configured(text: str, name: str) -> dict[str, Section]:
+def _configured(text: str, name: str, dialect: str) -> dict[str, Section]:
     """Two sections without a statement that have the file's directives."""
     lines = text.split("\n")
     try:
-        found = sections.parse([python_text.directives_as_sql(text, name)], name)
+        found = sections.parse([python_text.directives_as_sql(text, name)], name, dialect)
         _refuse_sections(found, name)
     except FileRefused as error:
         error.hint = error.hint.replace("-- migrate:", "# migrate:")

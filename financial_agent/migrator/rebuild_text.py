@@ -7,7 +7,8 @@ from typing import NamedTuple, NoReturn
 
 from financial_agent.migrator.errors import Location
 from financial_agent.migrator.errors_files import RebuildInvalid
-from financial_agent.migrator.lexer import COMMENT, TRIVIA, WORD, Directive, Statement, locate, place
+from financial_agent.migrator.lexer import Directive, Statement, locate, place
+from financial_agent.migrator.lexer.sqlite import COMMENT, TRIVIA, WORD
 from financial_agent.migrator.names import folded, unquoted
 
 _NAME = rf"\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|'(?:[^']|'')*'|{WORD}+"

@@ -99,7 +99,7 @@ def migrate(
 
     def planned(db: Database) -> list[Step]:
         quiet = replace(control, report=_as_warnings(control.report))
-        adoption.recover(db, files, environment.name, quiet, None)
+        adoption.recover(database, db, files, environment.name, quiet, None)
         steps = runner.plan_up(files, ledger.entries(db), target, out_of_order, environment.name)
         runner.refuse_forgotten(db, steps)
         progress.refuse_unfinished(db, steps)
@@ -251,7 +251,7 @@ class Notes:
     def _refuse_to_leave(self, statement: Statement) -> None:
         """Raise RehearsalRefused for what would change another file, which may be the very database."""
         script = self._step.script
-        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, tokens(statement.text))
+        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, tokens(statement.text, statement.dialect))
         if into or statement.keyword == "ATTACH" or (script.is_python and "attach" in script.allow):
             location = locate(script.source.name, statement, 0)
             what = "VACUUM INTO" if into else "ATTACH"

@@ -92,11 +92,11 @@ def _applied_heads(
     for name in [entry.filename for entry in entries]:
         try:
             if (text := ledger.kept_text(db, name, "up")) is not None:
-                found[name] = heads.parse([text], name, " (as the ledger keeps it)")
+                found[name] = heads.parse([text], name, db.dialect, " (as the ledger keeps it)")
                 continue
         except (ValueError, FileRefused) as error:
             control.report(Warned(name, f"what it requires, as the ledger keeps it, cannot be read: {error}"))
-        found[name] = heads.peek(files[name].path) if name in files else Head()
+        found[name] = heads.peek(files[name]) if name in files else Head()
     return found
 
 
@@ -109,19 +109,19 @@ def _down_script(db: Database, file: MigrationFile | None, entry: Entry, control
         _report_difference(file, text, control)
     if text is None:
         return None
-    return _stored_script(entry.filename, text)
+    return _stored_script(entry.filename, text, db.dialect)
 
 
 def made_down(db: Database, filename: str) -> Script | None:
     """The down section that was made as a migration of rebuilds ran. Raises StoredScriptInvalid."""
     text = _stored_text(db, filename)
-    return _stored_script(filename, text) if text and rebuild.is_generated(text) else None
+    return _stored_script(filename, text, db.dialect) if text and rebuild.is_generated(text) else None
 
 
-def _stored_script(filename: str, text: str) -> Script:
+def _stored_script(filename: str, text: str, dialect: str) -> Script:
     """The down section that the ledger keeps of a migration. Raises StoredScriptInvalid."""
     try:
-        return parse_stored(text, filename, "down", note=" (as the ledger keeps it)")
+        return parse_stored(text, filename, "down", note=" (as the ledger keeps it)", dialect=dialect)
     except MigratorError as error:
         raise StoredScriptInvalid(name=filename, cause=error.message, location=error.location) from error
 

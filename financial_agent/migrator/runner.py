@@ -108,7 +108,7 @@ def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], environme
 def pending(database: str, directory: Path, environment: str | None = None) -> list[MigrationFile]:
     """The files that a run would apply, from their names and heads alone: the cheapest question. Writes nothing."""
     files, entries = session.look(database, directory, session.ASKING)
-    return [file for file in plan.pending(files, entries) if not heads.peek(file.path).is_excluded(environment)]
+    return [file for file in plan.pending(files, entries) if not heads.peek(file).is_excluded(environment)]
 
 
 def migrate(
@@ -132,12 +132,12 @@ def migrate(
     steps = plan_up(files, entries, target, out_of_order, environment.name, once)
     warn_of_edited(files, entries, control)
     if not exists(database):  # a refusal leaves no empty database behind
-        foresee(None, steps, control.patience())
+        foresee(database, steps, control.patience())
     done: list[Done] = []
     if steps or session.begun(database) or (environment.change and exists(database)):
         with session.exclusive(database, control, environment) as db:
             git_commit = commit_of(directory)
-            adoption.recover(db, files, environment.name, control, git_commit)
+            adoption.recover(database, db, files, environment.name, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
             steps = plan_up(files, entries, target, out_of_order, environment.name, once)
             refuse_forgotten(db, steps)
@@ -165,7 +165,7 @@ def plan_up(
     found = survey(files, [entry.filename for entry in entries], environment, head_of)
     migrations = [parse(file) for file in found.to_run(plan.up_to(files, found.pending, target))]
     for migration in migrations:
-        if head_of(migration.file.path) != Head(migration.requires, migration.environments):
+        if head_of(migration.file) != Head(migration.requires, migration.environments):
             raise FileChanged(name=migration.file.path)
     plan.refuse_renumbered(migrations, files, entries)
     if not out_of_order:
@@ -209,6 +209,7 @@ def execute(
     """Run the steps one after the other. An error carries what was done before it, and the database's state; the
     history tells of it. `observe` is called just before each statement."""
     done: list[Done] = []
+    _prepare(db, steps)
     try:
         for step in steps:
             attempt.mark(db, step, git_commit)
@@ -224,6 +225,13 @@ def execute(
     finally:
         db.note_attempt(None)
     return done
+
+
+def _prepare(db: Database, steps: Sequence[Step]) -> None:
+    """Make the ledger's tables beforehand where a definition would end the transaction that a step is recorded in."""
+    if steps and not db.has_transactional_ddl:
+        ledger.prepare(db)
+        progress.prepare(db)
 
 
 def _run_step(db: Database, execution: Execution, step: Step, control: Control, done: list[Done]) -> None:
@@ -310,7 +318,7 @@ def _with_rebuilds(database: str, items: list[Item]) -> list[Item]:
         steps = [Step(item.filename, read(item.file).up) for item in items if item.file and item.state == "pending"]
     except FileRefused:
         return items
-    undoable = replay.undoable(database if exists(database) else None, steps, session.ASKING.patience())
+    undoable = replay.undoable(database, steps, session.ASKING.patience())
     return [
         replace(item, reversible=undoable.get(item.filename)) if item.filename in unknown else item for item in items
     ]
@@ -327,5 +335,5 @@ def outcome_of(
     names = {entry.filename for entry in entries} | {each.filename for each in done}
     newest = max(names - undone, key=plan.version_of, default=None)
     left = [file for file in files if file.filename not in names - undone]
-    left = [file for file in left if not heads.peek(file.path).is_excluded(environment)]
+    left = [file for file in left if not heads.peek(file).is_excluded(environment)]
     return Outcome(display_name(database), done, newest, len(left))

@@ -27,6 +27,8 @@ class MigrationFile:
     name: str
     filename: str
     path: Path
+    dialect: str
+    """The engine that it is read for, whose variant it is if there is one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Script:
     """One direction of a migration. Its text stays where it is and streams when it runs."""
 
     source: Source
+    dialect: str
     direction: Direction
     start: int
     """Where its section begins and ends, in characters of the source."""
@@ -61,13 +64,18 @@ class Script:
     in_batches: bool
     """Its statements run in batches, each of which is a transaction of its own."""
 
+    @property
+    def only_rows(self) -> bool:
+        """Nothing in it defines or controls anything: no database commits in the middle of it."""
+        return self.keywords <= {"INSERT", "UPDATE", "DELETE", "REPLACE", "SELECT", "WITH", "VALUES", ""}
+
     def statements(self) -> Iterator[Statement]:
         """The statements to run, in order. Raises FileChanged when the file is no longer the one that was parsed."""
         if self.is_python:
-            yield python_script.statement("".join(self.source.chunks()), self.source.name, self.direction)
+            yield python_script.statement("".join(self.source.chunks()), self.source.name, self.direction, self.dialect)
             return
         direction: Direction = "up"
-        for item in directives.parse(self.source.chunks(), self.source.name):
+        for item in directives.parse(self.source.chunks(), self.source.name, self.dialect):
             if isinstance(item, Directive):
                 direction = section_of(item) or direction
             elif direction == self.direction and not (self.transaction and self._is_replaced(item)):
@@ -108,7 +116,7 @@ def read(file: MigrationFile) -> Migration:
     """Parse one file. Raises the FA2xx errors; the statements themselves are only SQLite's to judge."""
     digest = hashlib.sha256()
     name = str(file.path)
-    sections = _sections(decode(hashed(normalised(file.path), digest), name), name, file.filename)
+    sections = _sections(decode(hashed(normalised(file.path), digest), name), name, file.filename, file.dialect)
     source = FileSource(file.path, digest.hexdigest())
     up, down = sections["up"], sections["down"]
     if not up.has_work:
@@ -117,34 +125,37 @@ def read(file: MigrationFile) -> Migration:
     return Migration(
         file,
         source.checksum,
-        _script(up, source),
+        _script(up, source, file.dialect),
         # `flask db new` writes an empty down section: left empty, it means that there is no way back.
-        _script(down, source) if down.has_work else None,
+        _script(down, source, file.dialect) if down.has_work else None,
         head.requires,
         head.environments,
     )
 
 
-def parse_stored(text: str, filename: str, direction: Direction, note: str = "") -> Script:
+def parse_stored(text: str, filename: str, direction: Direction, note: str = "", dialect: str = "sqlite") -> Script:
     """The script that `Script.text` wrote; `note` follows the filename in messages. Raises the FA2xx errors when it was
     tampered with."""
     name = filename + note
     source = StoredSource(name, text)
-    section = _sections(source.chunks(), name, filename, stored=True)[direction]
+    section = _sections(source.chunks(), name, filename, dialect, stored=True)[direction]
     if not section.has_work:
         raise SectionEmpty(location=Location(name, section.line))
-    return _script(section, source)
+    return _script(section, source, dialect)
 
 
-def _sections(chunks: Iterable[str], name: str, filename: str, stored: bool = False) -> dict[str, Section]:
+def _sections(
+    chunks: Iterable[str], name: str, filename: str, dialect: str, stored: bool = False
+) -> dict[str, Section]:
     if filename.endswith(python_text.SUFFIX):
-        return python_script.parse("".join(chunks), name)
-    return parse(chunks, name, stored)
+        return python_script.parse("".join(chunks), name, dialect)
+    return parse(chunks, name, dialect, stored)
 
 
-def _script(section: Section, source: Source) -> Script:
+def _script(section: Section, source: Source, dialect: str) -> Script:
     return Script(
         source=source,
+        dialect=dialect,
         direction=section.direction,
         start=section.start,
         end=section.end,

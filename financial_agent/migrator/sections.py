@@ -22,7 +22,8 @@ from financial_agent.migrator.errors_files import (
     SectionsInvalid,
     TransactionControl,
 )
-from financial_agent.migrator.lexer import COMMENT, TRIVIA, WORD, Directive, Statement, locate, place
+from financial_agent.migrator.lexer import Directive, Statement, locate, place
+from financial_agent.migrator.lexer.sqlite import COMMENT, TRIVIA, WORD
 from financial_agent.migrator.rebuild_text import read_rebuild
 
 LEDGER_TABLES = ("_migrations", "_migration_history", "_migration_progress")
@@ -199,7 +200,7 @@ class Section:
         return locate(self.name, statement, 0)
 
 
-def parse(chunks: Iterable[str], name: str, stored: bool = False) -> dict[str, Section]:
+def parse(chunks: Iterable[str], name: str, dialect: str, stored: bool = False) -> dict[str, Section]:
     up, down = Section("up", name), Section("down", name)
     current, length = up, 0
 
@@ -209,7 +210,7 @@ def parse(chunks: Iterable[str], name: str, stored: bool = False) -> dict[str, S
             length += len(chunk)
             yield chunk
 
-    for item in directives.parse(measured(), name):
+    for item in directives.parse(measured(), name, dialect):
         if isinstance(item, Statement):
             current.add(item)
             continue

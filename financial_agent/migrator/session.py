@@ -9,7 +9,15 @@ from pathlib import Path
 
 from financial_agent.migrator import attempt, ledger, progress
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import Database, StatementError, Stopped, connect, display_name, exists
+from financial_agent.migrator.databases import (
+    Database,
+    StatementError,
+    Stopped,
+    connect,
+    dialect_of,
+    display_name,
+    exists,
+)
 from financial_agent.migrator.discovery import discover, listing
 from financial_agent.migrator.environment import Environment, refuse_another
 from financial_agent.migrator.errors import DatabaseUnusable
@@ -27,7 +35,7 @@ def look(
     """The folder's files and the ledger's entries. Writes nothing. Raises the FA1xx and FA2xx errors and, where an
     environment is given, EnvironmentDiffers for a database of another one."""
     try:
-        files = discover(directory, "sqlite")
+        files = discover(directory, dialect_of(database))
     except VersionDuplicated as error:
         _name_the_pending(error, directory, recorded(database, control))
         raise

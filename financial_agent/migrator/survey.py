@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from pathlib import Path
 
 from financial_agent.migrator import graph, heads
 from financial_agent.migrator.discovery import elsewhere
@@ -21,10 +20,10 @@ def review(files: Sequence[MigrationFile], environment: str | None = None) -> li
     if environment:
         found = survey(files, (), environment, head_of)
         return found.to_run(found.pending)
-    named = {name for file in files for name in head_of(file.path).environments}
+    named = {name for file in files for name in head_of(file).environments}
     for each in (None, *sorted(named)):
         survey(files, (), each, head_of)
-    everywhere = survey(files, (), None, lambda path: Head(head_of(path).requires))
+    everywhere = survey(files, (), None, lambda file: Head(head_of(file).requires))
     return everywhere.to_run(files)
 
 
@@ -32,11 +31,11 @@ def survey(
     files: Sequence[MigrationFile],
     applied: Collection[str],
     environment: str | None,
-    head_of: Callable[[Path], Head] = heads.peek,
+    head_of: Callable[[MigrationFile], Head] = heads.peek,
 ) -> Graph:
     """What is pending, and what it requires. Raises RequirementMissing, RequirementExcluded and RequirementsCyclic for
     what cannot be met, whichever of them a run would apply."""
     found = graph.build(files, set(applied), environment, head_of)
-    others = elsewhere(files[0].path.parent, "sqlite") if found.unmet else {}
+    others = elsewhere(files[0].path.parent, files[0].dialect) if found.unmet else {}
     graph.refuse(found, environment, others)
     return found

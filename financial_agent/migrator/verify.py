@@ -24,7 +24,15 @@ from financial_agent.migrator import (
     session,
 )
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import Database, StatementError, connect, display_name, exists, workspace
+from financial_agent.migrator.databases import (
+    Database,
+    StatementError,
+    connect,
+    dialect_of,
+    display_name,
+    exists,
+    workspace,
+)
 from financial_agent.migrator.discovery import discover
 from financial_agent.migrator.errors import DatabaseMissing, DatabaseUnusable, NoSpace
 from financial_agent.migrator.errors_files import FileRefused
@@ -95,14 +103,14 @@ def verify(
 
     Raises DatabaseMissing, and what reading the folder and the databases raises.
     """
-    files = discover(directory, "sqlite")
+    files = discover(directory, dialect_of(database))
     with _opened(database, "Make it with: flask db migrate", control) as db:
         with db.snapshot():
             rows = ledger.history(db)
             entries = ledger.entries(db)
             items = runner.overview(files, entries, environment)
             stamped = ledger.environment(db)
-            drift, notes = _drift(db, items, entries, control)
+            drift, notes = _drift(database, db, items, entries, control)
             findings = [
                 *_files(db, items, directory),
                 *_excluded(items, environment),
@@ -158,7 +166,7 @@ def _files(db: Database, items: Sequence[Item], directory: Path) -> Iterator[Fin
 def _excluded(items: Sequence[Item], environment: str | None) -> Iterator[Finding]:
     """What is applied, and is not for the environment that is configured."""
     for item in items:
-        if item.entry and item.file and (head := heads.peek(item.file.path)).is_excluded(environment):
+        if item.entry and item.file and (head := heads.peek(item.file)).is_excluded(environment):
             here = f"this is {environment}" if environment else "none is configured"
             message = f"it is applied, and is for {' and '.join(sorted(head.environments))} alone, and {here}"
             yield Finding("excluded", message, item.filename)
@@ -180,8 +188,8 @@ def _edited(db: Database, file: MigrationFile) -> Finding:
         if up_text is None:
             message = "its file was edited after it was applied; the ledger keeps no text to compare it with"
             return Finding("edited", message, name)
-        up = parse_stored(up_text, name, "up")
-        down = parse_stored(down_text, name, "down") if down_text else None
+        up = parse_stored(up_text, name, "up", dialect=db.dialect)
+        down = parse_stored(down_text, name, "down", dialect=db.dialect) if down_text else None
     except (ValueError, FileRefused) as error:
         message = f"its file was edited after it was applied; what the ledger keeps of it cannot be read: {error}"
         return Finding("edited", message, name)
@@ -214,19 +222,13 @@ def _meaning(script: Script | None) -> object:
     if script.is_python:
         text = "".join(script.source.chunks())
         return python_script.meaning(text, script.source.name, script.direction), script.foreign_keys, script.allow
-    statements = [
-        (
-            tokens(statement.text.removesuffix(";")),
-            [(each.word, each.text) for each in statement.directives if each.word != "ignore"],
-        )
-        for statement in script.statements()
-    ]
+    statements = [_meaning_of(statement) for statement in script.statements()]
     return statements, script.transaction, script.foreign_keys, script.allow
 
 
 def _meaning_of(statement: Statement) -> object:
     directives = [(each.word, each.text) for each in statement.directives if each.word != "ignore"]
-    return tokens(statement.text.removesuffix(";")), directives
+    return tokens(statement.text.removesuffix(";"), statement.dialect), statement.data, directives
 
 
 # The records.
@@ -247,13 +249,13 @@ def _records(db: Database, entries: Sequence[Entry], rows: list[dict[str, object
 
 
 def _drift(
-    db: Database, items: Sequence[Item], entries: Sequence[Entry], control: Control
+    database: str, db: Database, items: Sequence[Item], entries: Sequence[Entry], control: Control
 ) -> tuple[list[Finding], list[str]]:
     """How the schema differs from what the migrations make, and what hindered the comparison."""
     if not db.columns("_migrations"):
         return [], []
     try:
-        made = replay.result(_applied(db, items, entries), control.patience())
+        made = replay.result(database, _applied(db, items, entries), control.patience())
     except CannotReplay as error:
         return _drift_by_fingerprint(db, error)
     differences = schema.differences(made, schema.read(db))
@@ -283,7 +285,7 @@ def _applied(db: Database, items: Sequence[Item], entries: Sequence[Entry]) -> I
         try:
             text = ledger.kept_text(db, name, "up")
             if text is not None:
-                script = parse_stored(text, name, "up")
+                script = parse_stored(text, name, "up", dialect=db.dialect)
             elif file := unchanged.get(name):
                 script = read(file).up
             else:

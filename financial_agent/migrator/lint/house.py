@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from financial_agent.migrator.lexer import COMMENT
+from financial_agent.migrator.lexer.sqlite import COMMENT
 from financial_agent.migrator.lint.rule import File, Folder, Found, Moment, Place, Rule, Version, within, written
 from financial_agent.migrator.lint.words import names_in
 from financial_agent.migrator.sections import needs_no_transaction

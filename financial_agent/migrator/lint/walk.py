@@ -38,7 +38,7 @@ class Walk:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
-        self._db = scratch(None, patience)
+        self._db = scratch("sqlite:", patience, empty=True)
         self._objects = Objects()
         self._broken: dict[tuple[str, str], str] = {}
         self._keys = Keys()
@@ -161,7 +161,8 @@ def _head(migration: Migration) -> str:
     source = migration.up.source
     if migration.up.is_python:
         return python_text.explanation("".join(source.chunks()), source.name)
-    first = next(item for item in directives.parse(source.chunks(), source.name) if isinstance(item, Statement))
+    items = directives.parse(source.chunks(), source.name, migration.up.dialect)
+    first = next(item for item in items if isinstance(item, Statement))
     text, lines = "", first.line
     for chunk in source.chunks():
         text += chunk
@@ -178,7 +179,7 @@ def file_directives(migration: Migration) -> Iterator[Directive]:
     chunks = source.chunks()
     if migration.up.is_python:
         chunks = iter([python_text.directives_as_sql("".join(chunks), source.name)])
-    for item in directives.parse(chunks, source.name):
+    for item in directives.parse(chunks, source.name, migration.up.dialect):
         if isinstance(item, Statement) or directives.section_of(item):
             return
         yield item

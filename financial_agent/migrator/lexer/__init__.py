@@ -1,0 +1,179 @@
+"""SQL text -> statements and directives, each with its line and column, as its database would split them.
+
+The text streams through: at most a few statements are held at a time, so a file may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NoReturn
+
+from financial_agent.migrator.errors import Location
+from financial_agent.migrator.errors_files import DirectiveInvalid, DirectiveUnknown, Unterminated
+from financial_agent.migrator.lexer import sqlite
+from financial_agent.migrator.lexer.items import Directive, Statement
+from financial_agent.migrator.lexer.text import Body, Grammar, Text
+from financial_agent.migrator.lexer.text import directive as _directive
+
+__all__ = ["Directive", "Statement", "lex", "locate", "place", "placed_tokens", "tokens"]
+
+# A comment that is nearly a section's start.
+_stray_marker = re.compile(
+    r"^[ \t]*--[^\w\n]*([a-z]+)[^a-z\n]+(up|down)\b(?:[^\w\n]*(?:\w*transaction\b.*)?|[ \t]*[:(].*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_MARKER_WORDS = ("migrate", "migration", "dbmate", "goose")
+
+
+def lex(chunks: Iterable[str], path: str, dialect: str) -> Iterator[Statement | Directive]:
+    """Split text into its statements and directives.
+
+    Raises Unterminated for a quote, comment or trigger that does not end; DirectiveInvalid for a directive that
+    shares its line with SQL; DirectiveUnknown for a comment that is almost a section marker.
+    """
+    text, grammar = Text(chunks, path), _grammar(dialect)
+    while True:
+        end = _match_end(grammar.skip, text)
+        trivia = text.buffer[text.at : end]
+        if "--" in trivia:
+            _refuse_stray_markers(text, trivia, grammar)
+        text.advance(end)
+        if text.at == len(text.buffer):
+            return
+        if text.buffer[text.at] == ";":
+            text.advance(text.at + 1)
+            continue
+        yield _take_directive(text) or _take_statement(text, grammar, dialect)
+
+
+def locate(name: str, statement: Statement, offset: int) -> Location:
+    """The place `offset` characters into a statement."""
+    before = statement.text[:offset]
+    start = before.rfind("\n") + 1
+    column = offset - start + (1 if start else statement.column)
+    line_text = statement.text[start:].split("\n", 1)[0]
+    # What stands before the statement on its line is not kept: blanks hold the caret's place.
+    excerpt = line_text if start else " " * (statement.column - 1) + line_text
+    return Location(name, statement.line + before.count("\n"), column, excerpt)
+
+
+def place(name: str, directive: Directive, behind: str = "") -> Location:
+    """Where a directive's word stands, or one of its arguments."""
+    column = directive.column
+    if behind and (found := re.compile(rf"(?<=\s){re.escape(behind)}(?!\S)").search(directive.excerpt, column)):
+        column = found.start() + 1
+    return Location(name, directive.line, column, directive.excerpt)
+
+
+@lru_cache(maxsize=4096)
+def tokens(sql: str, dialect: str = "sqlite") -> tuple[str, ...]:
+    """SQL without what does not count: comments, and the white space between its words."""
+    return tuple(word for _, word in placed_tokens(sql, dialect))
+
+
+def placed_tokens(sql: str, dialect: str = "sqlite") -> Iterator[tuple[int, str]]:
+    """The same, each with the offset at which it begins."""
+    return _grammar(dialect).placed_tokens(sql)
+
+
+def _grammar(dialect: str) -> Grammar:
+    return sqlite.GRAMMAR
+
+
+def _match_end(pattern: re.Pattern[str], text: Text, ahead: int = 0) -> int:
+    """Where the match ends that starts `ahead` characters on, once enough text is at hand to be sure of it."""
+    while True:
+        end = _repeat(pattern, text.buffer, text.at + ahead)
+        if _is_sure(pattern, text.buffer, end) or not text.more():
+            return end
+
+
+def _repeat(pattern: re.Pattern[str], buffer: str, start: int) -> int:
+    while match := pattern.match(buffer, start):
+        if match.end() == start or buffer[match.end() : match.end() + 1] == ";":
+            return match.end()
+        start = match.end()
+    return start
+
+
+def _is_sure(pattern: re.Pattern[str], buffer: str, end: int) -> bool:
+    """Whether what stands at `end` would stop the match whatever the next chunk brings."""
+    match buffer[end : end + 1]:
+        case "":
+            return False
+        case ";":
+            return True
+        case "-" | "/":
+            return bool(_directive.match(buffer, end)) and buffer.find("\n", end) >= 0
+        case _:
+            return pattern is sqlite.GRAMMAR.skip  # a statement stops here only at a quote that is still open
+
+
+def _take_directive(text: Text) -> Directive | None:
+    if not text.buffer.startswith("--", text.at):
+        return None
+    while text.buffer.find("\n", text.at) < 0 and text.more():
+        pass
+    match = _directive.match(text.buffer, text.at)
+    if not match:
+        return None
+    location = text.location()
+    if text.head().strip():
+        raise DirectiveInvalid(
+            location=location,
+            problem="a directive stands on a line of its own",
+            fix="Move it to the next line",
+        )
+    word, *arguments = match[1].split() or [""]
+    rest = match[1].strip()[len(word) :].strip()
+    column = text.column + (match.start(1) - text.at)
+    start = text.offset
+    text.advance(match.end())
+    return Directive(word, tuple(arguments), rest, location.line or 1, column, start, text.offset, location.excerpt)
+
+
+def _take_statement(text: Text, grammar: Grammar, dialect: str) -> Statement:
+    line, column = text.line, text.column
+    ahead = 0
+    body: Body | None = None
+    while True:
+        end = _match_end(grammar.piece, text, ahead)
+        closed = text.buffer[end : end + 1] == ";"
+        body = body or grammar.body(text.buffer, text.at)
+        ends_here = body.ends_behind(text.buffer[text.at + ahead : end])
+        if closed and ends_here:
+            sql = text.advance(end + 1)
+            break
+        if closed:
+            ahead = end + 1 - text.at
+            continue
+        if end < len(text.buffer) and not _directive.match(text.buffer, end):
+            text.advance(end)
+            _refuse_unterminated(text, grammar)
+        if not ends_here:
+            raise Unterminated(location=text.location(), what=body.what, closer=body.closer)
+        sql = text.advance(end).rstrip(grammar.space)
+        break
+    word = grammar.word.match(sql)
+    return Statement(sql, word[0].upper() if word else "", line, column, dialect=dialect)
+
+
+def _refuse_unterminated(text: Text, grammar: Grammar) -> NoReturn:
+    what, closer = grammar.openers[text.buffer[text.at]]
+    raise Unterminated(location=text.location(), what=what, closer=closer)
+
+
+def _refuse_stray_markers(text: Text, trivia: str, grammar: Grammar) -> None:
+    """What other tools, or a slip of the hand, write for a section's start. Read as a comment it would turn the undoing
+    half of a file into live SQL."""
+    lines = grammar.comment.sub(lambda each: each[0] if each[0][1] == "-" else re.sub(r"[^\n]", " ", each[0]), trivia)
+    for stray in _stray_marker.finditer(lines):
+        import difflib  # only here: it would cost every start-up
+
+        if difflib.get_close_matches(stray[1].lower(), _MARKER_WORDS, n=1, cutoff=0.75):
+            text.advance(text.at + stray.start(2))
+            fix = f"Write it as: -- migrate:{stray[2].lower()}"
+            problem = f"{stray[0].strip()!r} is almost a directive"
+            raise DirectiveUnknown(location=text.location(), problem=problem, fix=fix)
