@@ -133,12 +133,13 @@ class Busy(StatementError):
     be tried again."""
 
 
-class Disconnected(StatementError):
-    """The connection to the server was lost. Whether what was sent last took effect is not known."""
+class ConnectionLost(StatementError):
+    """The connection to the server broke. What was not committed is undone; of a COMMIT, or a statement that commits by
+    itself, that was on its way is not known whether it took effect."""
 
 
-class CommitLost(Disconnected):
-    """It was lost while a commit was on its way: what it would have committed is there as a whole, or not at all."""
+class CommitLost(ConnectionLost):
+    """It broke while a commit was on its way: what that would have committed is there as a whole, or not at all."""
 
 
 class OutOfSpace(StatementError):
@@ -326,8 +327,8 @@ class Workspace(Protocol):
     """Copies of a database. Raises NoSpace, Stopped, DatabaseLocked and DatabaseUnusable."""
 
     @property
-    def folder(self) -> str:
-        """Where its disk space is."""
+    def space_hint(self) -> str:
+        """What to type to see how much disk space is left for them."""
 
     def original(self, progress: Callable[[int, int], None]) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""

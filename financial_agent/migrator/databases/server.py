@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from financial_agent.migrator.databases.database import Answer, Orphan, Patience, Row, StatementError, Stopped
+from financial_agent.migrator.databases.database import (
+    Answer,
+    Effect,
+    Effects,
+    Orphan,
+    Patience,
+    Row,
+    StatementError,
+    Stopped,
+)
 from financial_agent.migrator.databases.url import Url
+from financial_agent.migrator.errors import MigratorError
 
 if TYPE_CHECKING:
     from financial_agent.migrator.databases.rebuild import Rebuild, Rebuilding
@@ -81,6 +92,16 @@ class ServerDatabase:
         raise NotImplementedError
 
     @property
+    def ledger_types(self) -> Mapping[str, str]:
+        raise NotImplementedError
+
+    def columns(self, table: str) -> list[str]:
+        raise NotImplementedError
+
+    def transaction(self, *, foreign_keys: bool = True) -> AbstractContextManager[Counter[Orphan]]:
+        raise NotImplementedError
+
+    @property
     def in_transaction(self) -> bool:
         raise NotImplementedError
 
@@ -101,7 +122,8 @@ class ServerDatabase:
 
     def last_id(self, table: str) -> int:
         # What a sequence gave out last tells nothing of rows: a transaction that was rolled back leaves a gap.
-        return int(self.query(f"SELECT coalesce(max(id), 0) FROM {self.ledger(table)}")[0][0])
+        rows = self.query(f"SELECT max(id) FROM {self.ledger(table)}") if self.columns(table) else []
+        return int(rows[0][0] or 0) if rows else 0
 
     def ledger(self, table: str) -> str:
         raise NotImplementedError
@@ -127,6 +149,9 @@ class ServerDatabase:
 
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         raise StatementError("ALTER TABLE changes a table here: migrate:rebuild is for SQLite")
+
+    def effects(self, sql: str) -> Effects:
+        return Effects((Effect("unknown"),))
 
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         return "", []  # DROP TABLE deletes no rows of other tables here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,17 +15,17 @@ from psycopg.pq.abc import PGresult
 
 from financial_agent.migrator.databases.database import (
     Borrowing,
-    Column,
     CommitLost,
-    Disconnected,
+    ConnectionLost,
     Orphan,
     Patience,
     Row,
     SchemaObject,
     StatementError,
 )
-from financial_agent.migrator.databases.postgresql import dial, errors, results, schema
+from financial_agent.migrator.databases.postgresql import catalogue, dial, errors, results, schema
 from financial_agent.migrator.databases.postgresql.lock import RunLock
+from financial_agent.migrator.databases.postgresql.problems import find_problems
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import DatabaseUnusable
@@ -92,7 +93,7 @@ class PostgresqlDatabase(ServerDatabase):
             self._send(connection, "; ".join(f"SET {each}" for each in (own, *self._limits())))
 
     def _limits(self) -> tuple[str, ...]:
-        """Who waits in the queue for a lock keeps all behind it waiting: not for long. Its work itself may take long."""
+        """Who waits in the queue for a lock keeps all behind it waiting: not for long. Work itself may take long."""
         seconds = min(self.url.lock_timeout, self._patience.seconds)
         return (
             f"lock_timeout = {max(1, round(seconds * 1000))}",
@@ -157,11 +158,19 @@ class PostgresqlDatabase(ServerDatabase):
     def ledger(self, table: str) -> str:
         return f"{self.quoted(self._home)}.{table}"
 
+    def look_hint(self, table: str) -> str:
+        command = rf"\d {self.ledger(table)}"
+        return f"psql {shlex.quote(self.name)} -c {shlex.quote(command)}"
+
+    @property
+    def space_hint(self) -> str:
+        return f"psql {shlex.quote(self.name)} -c 'SHOW data_directory', and there: df -h"
+
     def _written(self, table: str) -> str:
         return self.ledger(table) if table in LEDGER_TABLES else table
 
     def columns(self, table: str) -> list[str]:
-        return [name for (name,) in self.query(schema.COLUMNS_OF, (self._written(table),))]
+        return [name for (name,) in self.query(catalogue.COLUMNS_OF, (self._written(table),))]
 
     def tables(self) -> dict[str, list[str]]:
         return {each.name: [column.name for column in each.columns] for each in self.objects() if each.type == "table"}
@@ -174,7 +183,7 @@ class PostgresqlDatabase(ServerDatabase):
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # nobody waits for it
 
     def objects(self) -> list[SchemaObject]:
-        return schema.objects(self._run(schema.catalogue(self._home, is_inside=self._is_open())))
+        return schema.objects(self._run(catalogue.questions(self._home, is_inside=self._is_open())))
 
     def definitions(self) -> list[str]:
         return [each.sql for each in self.objects()]
@@ -183,10 +192,10 @@ class PostgresqlDatabase(ServerDatabase):
         return schema.fingerprint(self.objects())
 
     def triggers(self, table: str) -> list[str]:
-        return [name for (name,) in self.query(schema.TRIGGERS_OF, (self._written(table),))]
+        return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self._written(table),))]
 
     def problems(self, *, quick: bool = False) -> list[str]:
-        return schema.problems(self.query, quick=quick)
+        return find_problems(self.query, quick=quick)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -228,7 +237,7 @@ class PostgresqlDatabase(ServerDatabase):
             self._lock.ensure()
         try:
             (done,) = self._run("COMMIT")
-        except Disconnected as error:
+        except ConnectionLost as error:
             raise CommitLost(str(error)) from None
         if done.command_status == b"ROLLBACK":
             raise StatementError("a statement had failed in the transaction, which can only be undone")

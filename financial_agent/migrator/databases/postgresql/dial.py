@@ -23,7 +23,11 @@ _FIXES = (
     (r"does not exist", "createdb {options}{name}", "database"),
     (r"password authentication failed|no password supplied", "Look at the user and the password in DATABASE", ""),
     (r"no pg_hba\.conf entry|authentication failed", "Let the server's pg_hba.conf allow this user and address", ""),
-    (r"SSL|certificate", "Look at sslmode and sslrootcert in the URL: https://www.postgresql.org/docs/current/libpq-ssl.html", ""),
+    (
+        r"SSL|certificate",
+        "Look at sslmode and sslrootcert in the URL (postgresql.org/docs/current/libpq-ssl.html)",
+        "",
+    ),
     (r"too many (clients|connections)|remaining connection slots", "Close connections, or raise max_connections", ""),
     (r"starting up|shutting down|recovery", "Wait until the server is ready: pg_isready {options}", ""),
     (r"could not translate host name|Name or service|resolve", "Look at the host in DATABASE", ""),

@@ -9,7 +9,7 @@ import re
 
 import psycopg
 
-from financial_agent.migrator.databases.database import Busy, Disconnected, OutOfSpace, StatementError
+from financial_agent.migrator.databases.database import Busy, ConnectionLost, OutOfSpace, StatementError
 
 _BUSY = {"55P03", "40P01", "40001"}  # a lock's timeout, a deadlock, a serialization failure
 _FULL = {"53100"}
@@ -24,7 +24,7 @@ def explained(error: psycopg.Error, *, is_lost: bool) -> StatementError:
     """The same failure in the words of the seam."""
     state = error.sqlstate or ""
     if is_lost:
-        return Disconnected(f"the connection to the server was lost: {first_line(error)}")
+        return ConnectionLost(f"the connection to the server was lost: {first_line(error)}")
     message, offset = _message(error, state), _offset(error)
     if state in _BUSY:
         return Busy(message, offset)

@@ -89,7 +89,9 @@ class RunLock:
             time.sleep(_POLL)
 
     def _locked(self, holders: Sequence[Row]) -> RunLocked:
-        told = [f"process {pid} of the server ({name or 'unnamed'}, {address or 'local'})" for pid, name, address in holders]
+        told = [
+            f"process {pid} of the server ({name or 'unnamed'}, {address or 'local'})" for pid, name, address in holders
+        ]
         pids = ", ".join(str(pid) for pid, *_ in holders) or "…"
         return RunLocked(
             lock=" and ".join(told) or self._url.display,

@@ -1,4 +1,4 @@
-"""What the server answers, as Python's values: numbers, truth values and bytes; everything else is the server's text."""
+"""What the server answers, as Python's numbers, truth values and bytes; everything else is the server's text."""
 
 from __future__ import annotations
 
