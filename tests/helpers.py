@@ -15,12 +15,14 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, NamedTuple
 
-from financial_agent.migrator import repair, runner
+from financial_agent.migrator import discovery, repair, runner
 from financial_agent.migrator.control import Control
 from tests.forks import ROOT, Fork
 
 PLAIN = [sys.executable, str(ROOT / "financial_agent" / "migrations" / "run_migrations.py")]
 FLASK = [sys.executable, "-m", "flask", "--app", "financial_agent", "db"]
+# The package's own migrations, as SQLite takes them.
+CHAT = [file.path for file in discovery.discover(ROOT / "financial_agent" / "migrations", "sqlite")]
 PATIENCE = 60.0  # seconds after which a test no longer believes that a process will do what it waits for
 
 # Hours of work for SQLite that take no space.
