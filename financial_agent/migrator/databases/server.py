@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from financial_agent.migrator.databases.database import (
     Answer,
-    Effect,
     Effects,
     Orphan,
     Patience,
@@ -19,6 +18,7 @@ from financial_agent.migrator.databases.database import (
     StatementError,
     Stopped,
 )
+from financial_agent.migrator.databases.effects_by_words import find_effects
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
 
@@ -64,6 +64,7 @@ def with_marks(sql: str, parameters: Sequence[object]) -> str:
 class ServerDatabase:
     """One connection to a database of a server, in autocommit mode: every BEGIN and COMMIT is the engine's own."""
 
+    dialect: str
     resumes = True
     knows_effects_by_words = True
     blocks_writers = False
@@ -105,7 +106,15 @@ class ServerDatabase:
     def in_transaction(self) -> bool:
         raise NotImplementedError
 
+    @property
+    def home(self) -> str:
+        """The schema, or the database, that a name without one is in."""
+        raise NotImplementedError
+
     # What is the same.
+
+    def effects(self, sql: str) -> Effects:
+        return find_effects(sql, self.dialect, self.home)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         return self._ask(sql, parameters)[1]
@@ -149,9 +158,6 @@ class ServerDatabase:
 
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         raise StatementError("ALTER TABLE changes a table here: migrate:rebuild is for SQLite")
-
-    def effects(self, sql: str) -> Effects:
-        return Effects((Effect("unknown"),))
 
     def cascades(self, drop_table: str) -> tuple[str, list[str]]:
         return "", []  # DROP TABLE deletes no rows of other tables here

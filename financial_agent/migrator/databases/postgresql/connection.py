@@ -68,7 +68,7 @@ class PostgresqlDatabase(ServerDatabase):
         self._lock: RunLock | None = None
         try:
             self._connection = self._dial()
-            self._home = self._read_home()
+            self._ledger_schema, self._home = self._read_schemas()
         except BaseException:
             self._worker.close()
             raise
@@ -101,14 +101,19 @@ class PostgresqlDatabase(ServerDatabase):
             "idle_in_transaction_session_timeout = 0",
         )
 
-    def _read_home(self) -> str:
-        (found,) = self.query("SELECT current_schema()")[0]
-        home = self.url.ledger_schema or found
-        if home is None:
+    def _read_schemas(self) -> tuple[str, str]:
+        """That of the ledger, and the one of what is named without any."""
+        (home,) = self.query("SELECT current_schema()")[0]
+        ledger = self.url.ledger_schema or home
+        if ledger is None:
             cause = "its search_path names no schema that is there"
             fix = "ALTER ROLE … SET search_path, or name the ledger's with ?ledger_schema=NAME"
             raise DatabaseUnusable(database=self.name, cause=cause, fix=fix)
-        return str(home)
+        return ledger, home or ledger
+
+    @property
+    def home(self) -> str:
+        return self._home
 
     def _usable(self) -> dial.Connection:
         """The connection, made anew if it was lost, but never in the middle of a transaction."""
@@ -156,7 +161,7 @@ class PostgresqlDatabase(ServerDatabase):
         return '"' + name.replace('"', '""') + '"'
 
     def ledger(self, table: str) -> str:
-        return f"{self.quoted(self._home)}.{table}"
+        return f"{self.quoted(self._ledger_schema)}.{table}"
 
     def look_hint(self, table: str) -> str:
         command = rf"\d {self.ledger(table)}"
@@ -221,16 +226,16 @@ class PostgresqlDatabase(ServerDatabase):
         self._inside, self._ended = True, False
         try:
             if self.url.ledger_schema:
-                self._make_home()
+                self._make_schema()
             yield Counter()
             self._commit()
         finally:
             self._rollback()
 
-    def _make_home(self) -> None:
+    def _make_schema(self) -> None:
         # With IF NOT EXISTS alone, who may not create any is refused although it is there.
-        if self.query("SELECT to_regnamespace(?) IS NULL", (self.quoted(self._home),)) == [(True,)]:
-            self._run(f"CREATE SCHEMA IF NOT EXISTS {self.quoted(self._home)}")
+        if self.query("SELECT to_regnamespace(?) IS NULL", (self.quoted(self._ledger_schema),)) == [(True,)]:
+            self._run(f"CREATE SCHEMA IF NOT EXISTS {self.quoted(self._ledger_schema)}")
 
     def _commit(self) -> None:
         if self._lock:
@@ -267,7 +272,7 @@ class PostgresqlDatabase(ServerDatabase):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        with RunLock(self.url, self._home, self._patience) as self._lock:
+        with RunLock(self.url, self._ledger_schema, self._patience) as self._lock:
             try:
                 self._lock.wait_for_others(self.query)
                 yield
