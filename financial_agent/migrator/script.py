@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from financial_agent.migrator import directives, heads, python_script, python_text
+from financial_agent.migrator.dialects import rules_of
 from financial_agent.migrator.directives import Direction, section_of
 from financial_agent.migrator.errors import Location
 from financial_agent.migrator.errors_files import SectionEmpty
 from financial_agent.migrator.heads import Requirement
 from financial_agent.migrator.lexer import Directive, Statement
-from financial_agent.migrator.sections import TRANSACTION_WORDS, Section, parse, switches_foreign_keys
+from financial_agent.migrator.sections import Section, parse
 from financial_agent.migrator.source import FileSource, Source, StoredSource, decode, hashed, normalised
 
+_OF_ROWS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "SELECT", "VALUES", "WITH"}
 KEPT_UP_LIMIT = 1 << 20  # characters; of a longer up side the ledger keeps the checksum alone
 
 
@@ -64,6 +66,11 @@ class Script:
     in_batches: bool
     """Its statements run in batches, each of which is a transaction of its own."""
 
+    @property
+    def only_rows(self) -> bool:
+        """It reads and changes rows and does nothing else, so that no server commits on the way."""
+        return self.keywords <= _OF_ROWS
+
     def statements(self) -> Iterator[Statement]:
         """The statements to run, in order. Raises FileChanged when the file is no longer the one that was parsed."""
         if self.is_python:
@@ -87,7 +94,10 @@ class Script:
         return "".join([*directives, padding, _slice(self.source.chunks(), self.start, self.end)])
 
     def _is_replaced(self, statement: Statement) -> bool:
-        return (self.wrapped and statement.keyword in TRANSACTION_WORDS) or switches_foreign_keys(statement) is not None
+        rules = rules_of(self.dialect)
+        return (self.wrapped and rules.control(statement) is not None) or (
+            rules.switches_foreign_keys(statement) is not None
+        )
 
 
 @dataclass(frozen=True)
