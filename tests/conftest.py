@@ -1,3 +1,3 @@
-"""What all tests share: the application's fixtures, and CI's rule that nothing is skipped."""
+"""What all tests share: the application's fixtures, real database servers, and CI's rule that nothing is skipped."""
 
-pytest_plugins = ["financial_agent.testing", "tests.forbid_skips"]
+pytest_plugins = ["financial_agent.testing", "tests.servers", "tests.forbid_skips"]

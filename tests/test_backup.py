@@ -20,8 +20,8 @@ from financial_agent.config import DEFAULTS, backups
 from financial_agent.migrator import backup
 from financial_agent.migrator.backup import Backup, Policy
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import sqlite_copy
 from financial_agent.migrator.databases.private_folder import private_folder
+from financial_agent.migrator.databases.sqlite import copy as sqlite_copy
 from financial_agent.migrator.errors import BackupFailed, BackupUnusable, ConfigurationInvalid, DatabaseLocked, NoSpace
 from financial_agent.migrator.errors_run import Interrupted
 from financial_agent.migrator.events import Copying, Event

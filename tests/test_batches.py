@@ -8,20 +8,27 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from financial_agent import cli_progress
-from financial_agent.migrator import check, rehearsal, repair, rollback, runner
+from financial_agent.migrator import backfill, check, rehearsal, repair, rollback, runner
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import OutOfSpace
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.errors_files import BatchInvalid, LedgerTouched
-from financial_agent.migrator.errors_run import BatchEndless, BatchesUnfinished, BatchFailed, MigrationFailed
+from financial_agent.migrator.errors_run import (
+    BatchEndless,
+    BatchesUnfinished,
+    BatchFailed,
+    Interrupted,
+    MigrationFailed,
+)
 from financial_agent.migrator.events import Batched, Event
-from tests.helpers import ROOT, Site, finish, until
+from tests.helpers import PATIENCE, ROOT, Site, finish, until
 
 CHAT = "CREATE TABLE chat (id INTEGER PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0, done INTEGER);\n"
 FIND = "SELECT id FROM chat WHERE done IS NULL LIMIT :batch"
@@ -432,11 +439,13 @@ def test_what_it_overwrites_is_known_before(tmp_path: Path) -> None:
     assert site.value("SELECT sum(n) FROM chat") == 0
 
 
-def test_a_rehearsal_does_not_pause(tmp_path: Path) -> None:
-    site = site_with(tmp_path, in_batches(1, COUNT_UP), count=100)
+def test_a_rehearsal_does_not_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = site_with(tmp_path, in_batches(5, COUNT_UP))
+    monkeypatch.setattr(backfill, "_SHORTEST_PAUSE", 2 * PATIENCE)
     began = time.monotonic()
-    rehearsal.migrate(str(site.database), site.directory)
-    assert time.monotonic() - began < 100 * 0.02
+    (step,) = rehearsal.migrate(str(site.database), site.directory).steps
+    assert time.monotonic() - began < PATIENCE
+    assert step.done.batches == 2
 
 
 def test_a_check_runs_the_batches_on_rows_that_it_makes_up(tmp_path: Path) -> None:
@@ -497,15 +506,24 @@ def test_the_example_of_the_documentation_does_what_it_says(tmp_path: Path) -> N
     assert site.rows("SELECT role, count(*) FROM chat_messages GROUP BY 1") == [("assistant", 12000)]
 
 
-def test_ctrl_c_in_a_pause_is_answered_at_once(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = site_with(tmp_path, in_batches(4, COUNT_UP))
+    monkeypatch.setattr(backfill, "_SHORTEST_PAUSE", 2 * PATIENCE)
+    began = time.monotonic()
+    error = failed(site, replace(stopping_after(1), pauses=True))
+    assert time.monotonic() - began < PATIENCE
+    assert isinstance(error, Interrupted)
+    assert progress(site) == [(0, 1, 4)]
+
+
+def test_ctrl_c_between_batches_leaves_those_that_are_done(tmp_path: Path) -> None:
     site = site_with(tmp_path, in_batches(1, COUNT_UP), count=2000)
     with site.migrating() as process:
-        until(lambda: bool(site.rows("SELECT 1 FROM sqlite_schema WHERE name = '_migration_progress'")))
-        began = time.monotonic()
+        until(lambda: bool(site.value("SELECT sum(n) FROM chat")))
         process.send_signal(signal.SIGINT)
         finished = finish(process)
     assert finished.returncode == 130
-    assert time.monotonic() - began < 1
+    assert 0 < site.value("SELECT sum(n) FROM chat") < 2000
     assert "the next run goes on" in finished.stderr
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from financial_agent.migrator import databases
-from financial_agent.migrator.databases import Patience, Stopped, sqlite_copy
+from financial_agent.migrator.databases import Patience, Stopped
+from financial_agent.migrator.databases.sqlite import copy as sqlite_copy
 from financial_agent.migrator.errors import DatabaseLocked, DatabaseUnusable, NoSpace
 from tests.helpers import ROOT, Site, held, rows_of, snapshot, started, state, until, wait_for_line
 
@@ -332,7 +333,7 @@ def test_the_child_process_ends_with_the_process_that_started_it(tmp_path: Path,
         "import sys, time\n"
         "from pathlib import Path\n"
         "from financial_agent.migrator import databases\n"
-        "from financial_agent.migrator.databases import sqlite_copy\n"
+        "from financial_agent.migrator.databases.sqlite import copy as sqlite_copy\n"
         "sqlite_copy._SMALL = 0\n"
         "def wait(done, total): print('waiting', flush=True); time.sleep(60)\n"
         "databases.copy(sys.argv[1], Path(sys.argv[2]), databases.Patience(), wait)\n"

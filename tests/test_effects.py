@@ -346,7 +346,12 @@ def foreseen(site: Site, *files: str, new: bool = False) -> list[str]:
         Step(file.filename, (migration := script.read(file)).up, migration)
         for file in discovery.discover(site.directory, "sqlite")
     ]
-    return [told(effect) for effect in effects.foresee(None if new else str(site.database), steps, Patience(1))]
+    return [
+        told(effect)
+        for effect in effects.foresee(
+            str(site.database.with_name("new.db") if new else site.database), steps, Patience(1)
+        )
+    ]
 
 
 def test_what_a_run_destroys_is_known_before_it(site: Site) -> None:

@@ -19,6 +19,7 @@ from financial_agent.migrator.databases import connect
 from financial_agent.migrator.errors import MigratorError, RecoveryRefused, RehearsalRefused
 from financial_agent.migrator.errors_files import DirectiveInvalid, FileNameInvalid, PythonInvalid, VersionDuplicated
 from financial_agent.migrator.errors_run import ForeignKeysViolated, PythonFailed, PythonForbidden, TransactionEnded
+from financial_agent.migrator.events import Event, Waiting
 from tests.helpers import Site, finish
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -339,9 +340,10 @@ def test_an_exception_undoes_everything_and_the_history_keeps_its_type_and_line_
 )
 def test_what_a_migration_leaves_open_does_not_keep_its_commit_waiting(left_open: str, site: Site) -> None:
     write(site, f"global kept\nkept = {left_open}\nhasattr(kept, 'fetchone') and kept.fetchone()")
-    started = time.monotonic()
-    assert migrate(site) == ["002_change.py"]
-    assert time.monotonic() - started < 5
+    seen: list[Event] = []
+    runner.migrate(str(site.database), site.directory, control=Control(report=seen.append))
+    assert site.applied() == ["001_customers", "002_change.py"]
+    assert not [event for event in seen if isinstance(event, Waiting)]
 
 
 def test_a_file_whose_body_fails_changes_nothing(site: Site) -> None:
@@ -372,7 +374,7 @@ def test_reading_and_asking_never_run_the_file(site: Site) -> None:
 
 BUSY = {
     "in pure Python": "while True:\n        pass",
-    "asleep": "import time\n    time.sleep(60)",
+    "asleep": "import time\n    time.sleep(600)",
     "in SQL": (
         "connection.execute('WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)"
         " SELECT count(*) FROM c').fetchall()"
@@ -381,7 +383,7 @@ BUSY = {
         "try:\n        connection.execute('WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)"
         " SELECT count(*) FROM c').fetchall()\n    except BaseException:\n        pass"
     ),
-    "asleep, and swallows": "import time\n    try:\n        time.sleep(60)\n    except BaseException:\n        pass",
+    "asleep, and swallows": "import time\n    try:\n        time.sleep(600)\n    except BaseException:\n        pass",
 }
 
 
@@ -401,11 +403,9 @@ def test_a_signal_stops_it_wherever_it_is_and_nothing_remains(body: str, number:
         assert process.stderr
         assert process.stderr.readline() == "here\n"
         time.sleep(0.05)
-        begun = time.monotonic()
         process.send_signal(number)
         finished = finish(process)
     assert finished.returncode == 128 + number
-    assert time.monotonic() - begun < 10
     assert "interrupted while 002_busy.py was running" in finished.stderr
     assert dump(site) == before
     assert site.applied() == ["001_customers"]

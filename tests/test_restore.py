@@ -17,7 +17,8 @@ import pytest
 from financial_agent.migrator import backup, ledger, restore
 from financial_agent.migrator.backup import Backup, Policy
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import connect, sqlite_copy
+from financial_agent.migrator.databases import connect
+from financial_agent.migrator.databases.sqlite import copy as sqlite_copy
 from financial_agent.migrator.errors import (
     BackupUnknown,
     BackupUnusable,

@@ -58,7 +58,7 @@ def steps(site: Site) -> list[Step]:
 
 
 def replayed(site: Site) -> Schema:
-    return replay.result(steps(site), Patience())
+    return replay.result("sqlite:", steps(site), Patience())
 
 
 # When two are equal.
@@ -211,7 +211,7 @@ def test_a_replay_makes_what_the_migrations_made(tmp_path: Path) -> None:
 def test_a_replay_tells_the_schema_after_each_migration(tmp_path: Path) -> None:
     files = {"001_a": "CREATE TABLE a (x);", "002_b": "INSERT INTO a VALUES (1);", "003_c": "DROP TABLE a;"}
     site = Site(tmp_path / "site", files)
-    names = [[each.name for each in found.objects] for found in replay.replay(steps(site), Patience())]
+    names = [[each.name for each in found.objects] for found in replay.replay("sqlite:", steps(site), Patience())]
     assert names == [["a"], ["a"], []]
 
 
@@ -288,10 +288,10 @@ def test_a_file_that_changes_meanwhile_cannot_be_replayed(tmp_path: Path) -> Non
     parsed = steps(site)
     site.write({"001_good": "CREATE TABLE better (x);"})
     with pytest.raises(CannotReplay, match="changed while it was being read"):
-        replay.result(parsed, Patience())
+        replay.result("sqlite:", parsed, Patience())
 
 
 def test_a_replay_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     site = Site(tmp_path / "site", {"001_good": "CREATE TABLE good (x);"})
     with pytest.raises(Stopped):
-        replay.result(steps(site), Patience(stop=lambda _waiting_for: True))
+        replay.result("sqlite:", steps(site), Patience(stop=lambda _waiting_for: True))

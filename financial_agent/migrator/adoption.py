@@ -47,6 +47,7 @@ def is_lost(db: Database) -> bool:
 
 
 def recover(
+    database: str,
     db: Database,
     files: Sequence[MigrationFile],
     environment: str | None,
@@ -62,7 +63,7 @@ def recover(
     found = schema.read(db)
     # Before the transaction, as that would keep others from writing.
     candidates = survey(files, (), environment)
-    compared, obstacle = _compare(found, candidates.to_run(candidates.pending), control.patience())
+    compared, obstacle = _compare(database, found, candidates.to_run(candidates.pending), control.patience())
     rows = ledger.history(db)
     adopted = choose(db.name, compared, obstacle, told=history.applied(rows), unfinished=history.unfinished(rows))
     with db.transaction():
@@ -77,13 +78,13 @@ def recover(
 
 
 def _compare(
-    found: Schema, files: Sequence[MigrationFile], patience: Patience
+    database: str, found: Schema, files: Sequence[MigrationFile], patience: Patience
 ) -> tuple[list[Compared], CannotReplay | None]:
     """The schema beside those after each migration, up to the first that cannot be replayed."""
     parsed: list[Migration] = []
     compared: list[Compared] = []
     try:
-        for made in replay.replay(_steps(files, parsed), patience):
+        for made in replay.replay(database, _steps(files, parsed), patience):
             compared.append(Compared(parsed[-1], schema.differences(made, found)))
     except CannotReplay as error:
         return compared, error

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from financial_agent.migrator import ledger, progress
 from financial_agent.migrator.assertions import main_verb
-from financial_agent.migrator.batches import PARAMETER, batch_of, size
+from financial_agent.migrator.batches import batch_of, size, with_size
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, Effects, Stopped
 from financial_agent.migrator.errors import Location
@@ -61,8 +61,8 @@ class Backfill:
         assert directive
         with self._db.transaction():
             begun = time.perf_counter()
-            parameters = {PARAMETER: size(directive)}
-            rows = in_transaction(self._db, lambda: self._db.change(statement.text, parameters))
+            sql = with_size(statement, size(directive))
+            rows = in_transaction(self._db, lambda: self._db.change(sql))
             now = self._after(rows, at)
             progress.save(self._db, now)
         self.progress = now
@@ -113,7 +113,7 @@ def refuse_unfit(db: Database, step: Step, statement: Statement) -> Effects:
         problem = f"what it changes is no table of this database{f': {table}' if table else ''}"
         with db.transaction():
             if not table:
-                db.change(statement.text, {PARAMETER: 1})  # SQLite says what is wrong with it, if anything is
+                db.change(with_size(statement, 1))  # the database says what is wrong with it, if anything is
             raise BatchInvalid(location=_at(step, statement), problem=problem, fix="Change the table itself")
     if _adds(statement) and not (table in effects.read or _passes_over(statement)):
         problem = f"the statement would add the same rows again and again: it does not look at what {table} has"

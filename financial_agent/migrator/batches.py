@@ -8,7 +8,7 @@ from typing import NoReturn
 from financial_agent.migrator.assertions import main_verb
 from financial_agent.migrator.dialects.rules import Rules
 from financial_agent.migrator.errors_files import BatchInvalid
-from financial_agent.migrator.lexer import Directive, Statement, locate, place, tokens
+from financial_agent.migrator.lexer import Directive, Statement, locate, place, placed_tokens, tokens
 
 PARAMETER = "batch"
 _LARGEST = 1_000_000  # rows
@@ -23,6 +23,17 @@ def batch_of(statement: Statement) -> Directive | None:
 def size(directive: Directive) -> int:
     """How many rows a batch has, at most."""
     return int(directive.text)
+
+
+def with_size(statement: Statement, rows: int) -> str:
+    """The statement's SQL, in which the parameter is that number; as long as before, so that places in it stay."""
+    parts, end = [], 0
+    placed = list(placed_tokens(statement.text, statement.dialect))
+    for (at, sign), (_, name) in pairwise(placed):
+        if sign == ":" and name == PARAMETER:
+            parts.append(statement.text[end:at] + f"{rows:<{1 + len(PARAMETER)}}")
+            end = at + 1 + len(PARAMETER)
+    return "".join([*parts, statement.text[end:]])
 
 
 def check(statement: Statement, directive: Directive, name: str, rules: Rules) -> None:

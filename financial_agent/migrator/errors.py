@@ -86,6 +86,21 @@ class DatabaseReadOnly(MigratorError):
     advice = "SQLite writes to the file and to its folder: ls -ld {database} {folder}"
 
 
+class UrlInvalid(MigratorError):
+    code = "FA118"
+    text = "{database} is not the URL of a database: {why}"
+    advice = (
+        "Write postgresql://USER:PASSWORD@HOST:PORT/NAME, or mysql://…\n"
+        "In the user and the password, write what is no letter, digit, - or _ percent-encoded (@ is %40, / is %2F)"
+    )
+
+
+class DriverMissing(MigratorError):
+    code = "FA119"
+    text = "the driver for {database} is not installed: {driver}"
+    advice = "pip install 'financial_agent[{extra}]'"
+
+
 class TargetUnknown(MigratorError):
     code = "FA106"
     text = "no migration matches {target!r}"
@@ -153,6 +168,13 @@ class CascadeRefused(Refused):
         "If the rows should go, add the line: -- migrate:allow cascade\n"
         "{then}"
     )
+
+
+class CascadeTakesAlong(CascadeRefused):
+    """The statement says CASCADE, and not what that reaches."""
+
+    text = "{table} CASCADE would take along: {children}"
+    advice = "If they should go, add the line: -- migrate:allow cascade\n{then}"
 
 
 class Irreversible(Refused):

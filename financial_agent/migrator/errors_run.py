@@ -122,3 +122,15 @@ class BatchEndless(RunFailed):
         "Its WHERE must leave out what was changed: SET done = 1 WHERE id IN (SELECT id … WHERE done IS NULL …)\n"
         "Correct its SQL, {then}"
     )
+
+
+class StatementUncertain(RunFailed):
+    """A run was cut off in a statement whose effect the schema does not show. Nothing was changed."""
+
+    code = "FA317"
+    exit_code = 4
+    text = "{name} was cut off in its statement {number}, and whether that took effect cannot be told"
+    advice = (
+        "Look at the database: if it took effect, take the statement out of the file\n"
+        "Then accept the file, and go on: flask db repair {version} --reason WHY, then: flask db {again}"
+    )

@@ -25,7 +25,7 @@ from financial_agent.migrator.databases import (
     Stopped,
 )
 from financial_agent.migrator.databases.rebuild import Rebuild
-from financial_agent.migrator.errors import CascadeRefused, LedgerUnusable, MigratorError
+from financial_agent.migrator.errors import CascadeRefused, CascadeTakesAlong, LedgerUnusable, MigratorError
 from financial_agent.migrator.errors_files import FileChanged
 from financial_agent.migrator.errors_run import (
     AssertionFailed,
@@ -39,9 +39,11 @@ from financial_agent.migrator.errors_run import (
 )
 from financial_agent.migrator.events import Done, Warned, Working
 from financial_agent.migrator.guard import EndedTransaction, in_transaction
+from financial_agent.migrator.journal import Journal
 from financial_agent.migrator.ledger import Progress
-from financial_agent.migrator.lexer import Statement, locate, place
+from financial_agent.migrator.lexer import Statement, locate, place, tokens
 from financial_agent.migrator.plan import Step, version_of
+from financial_agent.migrator.retry import patiently
 
 log = logging.getLogger("financial_agent.migrator")
 
@@ -76,6 +78,7 @@ class Execution:
         self._blocked = 0.0  # seconds that other writers were kept waiting at a stretch
         self._reported = time.monotonic()
         self._backfill: Backfill | None = None
+        self._journal: Journal | None = None
 
     def run(self) -> Done:
         """Run the script and record it. After an error neither its changes nor its record remain, except for what
@@ -83,14 +86,10 @@ class Execution:
         try:
             if self._script.in_batches:
                 done = self._in_batches()
-            elif self._script.transaction:
-                with self._db.transaction(foreign_keys=self._script.foreign_keys) as orphans:
-                    begun = time.perf_counter()
-                    self._warn_of(orphans)
-                    self.statements()
-                    self._statement = None
-                    done = self._record()
-                self._blocked = time.perf_counter() - begun
+            elif self.is_atomic:
+                done = patiently(self._atomically, self._control)
+            elif self._db.resumes:
+                done = self._journalled()
             else:
                 self._without_transaction()
                 # The record is written as safely as any, whatever the script has set (synchronous, journal_mode).
@@ -102,16 +101,34 @@ class Execution:
         log.info("%s %s: %d statements, %d ms", done.direction, done.filename, done.statements, done.duration_ms)
         return replace(done, blocked_ms=round(self._blocked * 1000))
 
+    def _atomically(self) -> Done:
+        self._begun, self._rows, self._reverses = 0, 0, []
+        with self._db.transaction(foreign_keys=self._script.foreign_keys) as orphans:
+            begun = time.perf_counter()
+            self._warn_of(orphans)
+            self.statements()
+            self._statement = None
+            done = self._record()
+        self._blocked = time.perf_counter() - begun
+        return done
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether the script and its record are one transaction."""
+        undoes_all = self._db.has_transactional_ddl or self._script.only_rows
+        return self._script.transaction and undoes_all
+
     @property
     def so_far(self) -> Progress | None:
-        """What the finished batches of a script did, which stays."""
-        begun = self._backfill.progress if self._backfill else None
-        return begun if begun and begun.batches else None
+        """What the finished batches or statements of a script did, which stays, and behind which the next run goes
+        on."""
+        begun = self._backfill.progress if self._backfill else self._journal.progress if self._journal else None
+        return begun if begun and (begun.batches or (self._journal and begun.statements)) else None
 
     @property
     def lasting(self) -> int:
         """How many statements are in effect although the script failed: none of one that ran in a transaction."""
-        return 0 if self._script.transaction else self._settled
+        return 0 if self.is_atomic else self._settled
 
     def statements(self) -> None:
         """Run the statements in the transaction that is open."""
@@ -151,9 +168,29 @@ class Execution:
         with self._db.transaction():
             return self._record()
 
+    def _journalled(self) -> Done:
+        statements = list(self._script.statements())
+        journal = self._journal = Journal(self._db, self._step, statements)
+        for at, statement in enumerate(statements):
+            if journal.is_done(at):
+                self._begun += 1
+                continue
+            self._begin(statement)
+            if is_assertion(statement):
+                self._assert(statement)
+                continue
+            begun = time.perf_counter()
+            patiently(partial(journal.run, at, partial(self._effect, statement)), self._control)
+            self._blocked = max(self._blocked, time.perf_counter() - begun)
+        self._check_count()
+        # Its record is written with the engine's own settings, whatever the script has set.
+        self._db.reset(settings=True)
+        with self._db.transaction():
+            return self._record()
+
     def _without_transaction(self) -> None:
         if not self._script.foreign_keys:
-            self._db.execute("PRAGMA foreign_keys = OFF")
+            self._db.enforce_foreign_keys(False)
         before = Counter[Orphan]() if self._script.foreign_keys else self._db.orphans()
         try:
             for statement in self._script.statements():
@@ -191,8 +228,7 @@ class Execution:
         if now - self._reported > _REPORT_EVERY:
             self._reported = now
             self._control.report(Working(self._step.filename, self._begun - 1))
-        if statement.keyword == "DROP":
-            refuse_cascade(self._db, self._step, statement)
+        refuse_cascade(self._db, self._step, statement)
         if self._observe:
             self._observe(statement)
 
@@ -279,10 +315,13 @@ class Execution:
                 return Interrupted(location=location, signal=signal, what=f"while {name} was running")
             case _ if self.so_far:
                 cause = summary(error.orphans) if isinstance(error, OrphansLeft) else error
-                go_on = f"The next run goes on: flask db {'migrate' if self._step.migration else 'rollback'}"
+                fix = f"The next run goes on: flask db {'migrate' if self._step.migration else 'rollback'}"
                 if isinstance(error, OutOfSpace):
-                    go_on = f"Free some space: df -h {shlex.quote(self._db.folder)}\n{go_on}"
-                fix = f"{go_on}\nIf its SQL must change: {accept_first(self._step)}"
+                    fix = f"Free some space: df -h {shlex.quote(self._db.folder)}\n{fix}"
+                if self._journal:
+                    fix = f"Correct this statement and leave those above it as they are\n{fix}"
+                else:
+                    fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
                 return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
             case OutOfSpace() if not halfway:
                 return DiskFull(location=location, name=name, cause=error, folder=Path(self._db.folder))
@@ -315,18 +354,21 @@ def what_then(step: Step) -> str:
 
 
 def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
-    """Raise CascadeRefused when a DROP would delete or change rows of other tables through foreign keys.
+    """Raise CascadeRefused when a DROP would delete or change rows of other tables through foreign keys, or a DROP or
+    TRUNCATE that says CASCADE would take others along.
 
-    While the connection does not enforce them, there is nothing to find.
+    While the connection does not enforce foreign keys, there is nothing to find.
     """
-    if "cascade" in step.script.allow:
+    if statement.keyword not in ("DROP", "TRUNCATE") or "cascade" in step.script.allow:
         return
     table, children = db.cascades(statement.text)
     if children:
         location = locate(step.script.source.name, statement, 0)
         then = what_then(step)
         then = then[0].upper() + then[1:]
-        raise CascadeRefused(location=location, table=table, children=", ".join(children), then=then)
+        is_said = "CASCADE" in map(str.upper, tokens(statement.text, statement.dialect))
+        refusal = CascadeTakesAlong if is_said else CascadeRefused
+        raise refusal(location=location, table=table, children=", ".join(children), then=then)
 
 
 def summary(orphans: Counter[Orphan]) -> str:

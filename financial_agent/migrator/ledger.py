@@ -21,37 +21,41 @@ from financial_agent.migrator.directives import Direction
 from financial_agent.migrator.errors import LedgerUnusable
 from financial_agent.migrator.script import Migration
 
+MIGRATIONS = "_migrations"
+HISTORY = "_migration_history"
+
 _LONGEST_NAME = 1000  # characters
 
+# Each column with its kind, which every database defines in its own words (`Database.ledger_types`).
 _MIGRATIONS = {
-    "id": "INTEGER PRIMARY KEY AUTOINCREMENT",
-    "filename": "TEXT UNIQUE NOT NULL",
-    "applied_at": "DATETIME DEFAULT (datetime('now'))",
-    "checksum": "TEXT",
-    "duration_ms": "INTEGER",
-    "up_sql": "BLOB",
-    "down_sql": "BLOB",
-    "schema_fingerprint": "TEXT",
+    "id": "id",
+    "filename": "name",
+    "applied_at": "moment",
+    "checksum": "text",
+    "duration_ms": "number",
+    "up_sql": "bytes",
+    "down_sql": "bytes",
+    "schema_fingerprint": "text",
 }
 _HISTORY = {
-    "id": "INTEGER PRIMARY KEY AUTOINCREMENT",
-    "event": "TEXT NOT NULL",
-    "filename": "TEXT NOT NULL",
-    "started_at": "TEXT NOT NULL",
-    "duration_ms": "INTEGER",
-    "statements": "INTEGER",
-    "rows_changed": "INTEGER",
-    "os_user": "TEXT",
-    "host": "TEXT",
-    "tool_version": "TEXT",
-    "checksum": "TEXT",
-    "note": "TEXT",
-    "error": "TEXT",
-    "exit_code": "INTEGER",
-    "git_commit": "TEXT",
-    "environment": "TEXT",
-    "entry_sha256": "TEXT",
-    "previous_sha256": "TEXT NOT NULL",
+    "id": "id",
+    "event": "required",
+    "filename": "required",
+    "started_at": "required",
+    "duration_ms": "number",
+    "statements": "number",
+    "rows_changed": "number",
+    "os_user": "text",
+    "host": "text",
+    "tool_version": "text",
+    "checksum": "text",
+    "note": "text",
+    "error": "text",
+    "exit_code": "number",
+    "git_commit": "text",
+    "environment": "text",
+    "entry_sha256": "text",
+    "previous_sha256": "required",
 }
 
 
@@ -82,7 +86,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Progress:
-    """A script that runs in batches, was begun, and is not done. `started_at` is UTC in ISO 8601."""
+    """A script that runs in batches, or statement by statement, was begun, and is not done. `started_at` is UTC in ISO
+    8601."""
 
     filename: str
     direction: Direction
@@ -95,8 +100,14 @@ class Progress:
     """Their checksum."""
     batches: int = 0
     rows_changed: int = 0
+    running: str | None = None
+    """The checksum of the statement that was being run, outside a transaction; whether it took effect is not known."""
+    fingerprint: str | None = None
+    """That of the schema before it."""
 
     def __str__(self) -> str:
+        if not self.batches:
+            return f"{self.statements:,} {'statement' if self.statements == 1 else 'statements'}"
         rows, batches = self.rows_changed, self.batches
         return f"{rows:,} {'row' if rows == 1 else 'rows'} in {batches:,} {'batch' if batches == 1 else 'batches'}"
 
@@ -130,18 +141,20 @@ def now() -> str:
 
 def entries(db: Database) -> list[Entry]:
     """What is applied, in the order in which it was. Writes nothing. Raises LedgerUnusable."""
-    columns = db.columns("_migrations")
+    columns = db.columns(MIGRATIONS)
     if not columns:
         return []
     for name in ("id", "filename", "applied_at"):
         if name not in columns:
-            raise LedgerUnusable(table="_migrations", why=f"it has no column {name!r}", database=Path(db.name))
+            raise LedgerUnusable(table=MIGRATIONS, why=f"it has no column {name!r}", database=Path(db.name))
     wanted = [name if name in columns else "NULL" for name in ("checksum", "duration_ms")]
     keeps_down = "down_sql IS NOT NULL" if "down_sql" in columns else "0"
-    rows = db.query(f"SELECT filename, applied_at, {', '.join(wanted)}, {keeps_down} FROM _migrations ORDER BY id")
+    rows = db.query(
+        f"SELECT filename, applied_at, {', '.join(wanted)}, {keeps_down} FROM {db.ledger(MIGRATIONS)} ORDER BY id"
+    )
     if not all(_is_name(row[0]) for row in rows):
         why = "it has a filename that no file can have"
-        raise LedgerUnusable(table="_migrations", why=why, database=Path(db.name))
+        raise LedgerUnusable(table=MIGRATIONS, why=why, database=Path(db.name))
     return [
         Entry(filename, str(at or ""), _as_text(checksum), ms if isinstance(ms, int) else None, bool(kept))
         for filename, at, checksum, ms, kept in rows
@@ -151,20 +164,22 @@ def entries(db: Database) -> list[Entry]:
 def history(db: Database) -> list[dict[str, object]]:
     """The history's rows, the oldest first, with as many of the columns as the table has; none without a table. Writes
     nothing. Raises LedgerUnusable."""
-    present = db.columns("_migration_history")
+    present = db.columns(HISTORY)
     names = [name for name in _HISTORY if name in present]
     for name in ("id", "event", "filename", "started_at", "previous_sha256"):
         if present and name not in names:
-            raise LedgerUnusable(table="_migration_history", why=f"it has no column {name!r}", database=Path(db.name))
-    rows = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id") if present else []
+            raise LedgerUnusable(table=HISTORY, why=f"it has no column {name!r}", database=Path(db.name))
+    rows = db.query(f"SELECT {', '.join(names)} FROM {db.ledger(HISTORY)} ORDER BY id") if present else []
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def environment(db: Database) -> str | None:
     """The environment that the database belongs to: that of the history's newest row that has one. Writes nothing."""
-    if "environment" not in db.columns("_migration_history"):
+    if "environment" not in db.columns(HISTORY):
         return None
-    rows = db.query("SELECT environment FROM _migration_history WHERE environment IS NOT NULL ORDER BY id DESC LIMIT 1")
+    rows = db.query(
+        f"SELECT environment FROM {db.ledger(HISTORY)} WHERE environment IS NOT NULL ORDER BY id DESC LIMIT 1"
+    )
     return _as_text(rows[0][0]) if rows else None
 
 
@@ -172,9 +187,9 @@ def kept_text(db: Database, filename: str, direction: Direction) -> str | None:
     """The side of a migration that was kept when it was applied, for `parse_stored`. Writes nothing. Raises ValueError
     when what is kept is no compressed text."""
     column = f"{direction}_sql"
-    if column not in db.columns("_migrations"):
+    if column not in db.columns(MIGRATIONS):
         return None
-    rows = db.query(f"SELECT {column} FROM _migrations WHERE filename = ?", (filename,))
+    rows = db.query(f"SELECT {column} FROM {db.ledger(MIGRATIONS)} WHERE filename = ?", (filename,))
     if not rows or rows[0][0] is None:
         return None
     try:
@@ -185,17 +200,17 @@ def kept_text(db: Database, filename: str, direction: Direction) -> str | None:
 
 def last_fingerprint(db: Database) -> str | None:
     """The schema's fingerprint behind the newest entry, as it was recorded then; None when there is none."""
-    if "schema_fingerprint" not in db.columns("_migrations"):
+    if "schema_fingerprint" not in db.columns(MIGRATIONS):
         return None
-    rows = db.query("SELECT schema_fingerprint FROM _migrations ORDER BY id DESC LIMIT 1")
+    rows = db.query(f"SELECT schema_fingerprint FROM {db.ledger(MIGRATIONS)} ORDER BY id DESC LIMIT 1")
     return rows[0][0] if rows else None
 
 
 def schema_kept(db: Database) -> set[str]:
     """The entries behind which the schema's fingerprint was recorded as the one behind the entry before."""
-    if "schema_fingerprint" not in db.columns("_migrations"):
+    if "schema_fingerprint" not in db.columns(MIGRATIONS):
         return set()
-    rows = db.query("SELECT filename, schema_fingerprint FROM _migrations ORDER BY id")
+    rows = db.query(f"SELECT filename, schema_fingerprint FROM {db.ledger(MIGRATIONS)} ORDER BY id")
     return {name for (_, before), (name, after) in pairwise(rows) if before == after and after}
 
 
@@ -211,7 +226,7 @@ def _as_text(value: object) -> str | None:
 def prepare(db: Database) -> None:
     """Create the two tables, or add the columns that they lack. Raises LedgerUnusable when they are not its own, or a
     trigger would do something else with what is recorded."""
-    for table, definition in (("_migrations", _MIGRATIONS), ("_migration_history", _HISTORY)):
+    for table, definition in ((MIGRATIONS, _MIGRATIONS), (HISTORY, _HISTORY)):
         if triggers := db.triggers(table):
             raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", database=Path(db.name))
         try:
@@ -224,17 +239,17 @@ def define(db: Database, table: str, definition: Mapping[str, str]) -> None:
     """Create a table of the ledger's, or add the columns that it lacks."""
     present = db.columns(table)
     if not present:
-        columns = ",\n  ".join(f"{name} {kind}" for name, kind in definition.items())
-        db.execute(f"CREATE TABLE {table} (\n  {columns}\n)")
+        columns = ",\n  ".join(f"{name} {db.ledger_types[kind]}" for name, kind in definition.items())
+        db.execute(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n)")
     for name, kind in definition.items():
         if present and name not in present:
-            db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+            db.execute(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
 
 
 def take_over(db: Database, checksums: Mapping[str, str]) -> None:
     """Record the checksums of files that an older runner applied without one."""
     for filename, checksum in checksums.items():
-        db.execute("UPDATE _migrations SET checksum = ? WHERE filename = ?", (checksum, filename))
+        db.execute(f"UPDATE {db.ledger(MIGRATIONS)} SET checksum = ? WHERE filename = ?", (checksum, filename))
         append(db, Event("takeover", filename, now(), checksum=checksum))
 
 
@@ -248,7 +263,7 @@ def record_of(migration: Migration, *, duration_ms: int, schema_fingerprint: str
 def add(db: Database, record: Record) -> None:
     """Record a migration as applied; to be called in the transaction that applies it."""
     db.execute(
-        "INSERT INTO _migrations (filename, checksum, duration_ms, up_sql, down_sql, schema_fingerprint)"
+        f"INSERT INTO {db.ledger(MIGRATIONS)} (filename, checksum, duration_ms, up_sql, down_sql, schema_fingerprint)"
         " VALUES (?, ?, ?, ?, ?, ?)",
         (
             record.filename,
@@ -266,14 +281,14 @@ def replace(db: Database, migration: Migration, made: str | None) -> None:
     was `made` then stays, unless the file has one by now."""
     record = record_of(migration, duration_ms=0, schema_fingerprint="")
     db.execute(
-        "UPDATE _migrations SET checksum = ?, up_sql = ?, down_sql = ? WHERE filename = ?",
+        f"UPDATE {db.ledger(MIGRATIONS)} SET checksum = ?, up_sql = ?, down_sql = ? WHERE filename = ?",
         (record.checksum, _compressed(record.up_text), _compressed(record.down_text or made), record.filename),
     )
 
 
 def remove(db: Database, filename: str) -> None:
     """Record a migration as rolled back; to be called in the transaction that rolls it back."""
-    db.execute("DELETE FROM _migrations WHERE filename = ?", (filename,))
+    db.execute(f"DELETE FROM {db.ledger(MIGRATIONS)} WHERE filename = ?", (filename,))
 
 
 def append(db: Database, event: Event, environment: str | None = None) -> None:
@@ -300,19 +315,21 @@ def append_restore(db: Database, event: Event, restored_head: str, environment: 
 def head(db: Database) -> str:
     """SHA-256, in hexadecimal, of the history's newest row; empty when there is none. The table must be complete."""
     names = list(_HISTORY)
-    last = db.query(f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id DESC LIMIT 1")
+    last = db.query(f"SELECT {', '.join(names)} FROM {db.ledger(HISTORY)} ORDER BY id DESC LIMIT 1")
     return row_hash(names, last[0]) if last else ""
 
 
 def _last_environment(db: Database) -> str | None:
-    rows = db.query("SELECT environment FROM _migration_history ORDER BY id DESC LIMIT 1")
+    rows = db.query(f"SELECT environment FROM {db.ledger(HISTORY)} ORDER BY id DESC LIMIT 1")
     return _as_text(rows[0][0]) if rows else None
 
 
 def _insert(db: Database, row: Mapping[str, object]) -> None:
+    # A server's own numbers have gaps, where a transaction was rolled back: a gap tells of rows that were removed.
+    row = {"id": db.last_id(HISTORY) + 1, **row}
     marks = ", ".join("?" * len(row))
     values = [_storable(value) for value in row.values()]
-    db.execute(f"INSERT INTO _migration_history ({', '.join(row)}) VALUES ({marks})", values)
+    db.execute(f"INSERT INTO {db.ledger(HISTORY)} ({', '.join(row)}) VALUES ({marks})", values)
 
 
 def carry_over(old: Database, new: Database) -> bool:
@@ -320,25 +337,24 @@ def carry_over(old: Database, new: Database) -> bool:
 
     False, and nothing is added, when the one does not continue the other.
     """
-    names = old.columns("_migration_history")
+    names = old.columns(HISTORY)
     if not names:
         return True
     if not set(names) <= set(_HISTORY):  # a later version's
         return False
-    sql = f"SELECT {', '.join(names)} FROM _migration_history ORDER BY id"
-    known, rows = new.query(sql), old.query(sql)
+    known, rows = (db.query(f"SELECT {', '.join(names)} FROM {db.ledger(HISTORY)} ORDER BY id") for db in (new, old))
     if [row_hash(names, row) for row in known] != [row_hash(names, row) for row in rows[: len(known)]]:
         return False
     marks = ", ".join("?" * len(names))
     for row in rows[len(known) :]:
-        new.execute(f"INSERT INTO _migration_history ({', '.join(names)}) VALUES ({marks})", row)
+        new.execute(f"INSERT INTO {new.ledger(HISTORY)} ({', '.join(names)}) VALUES ({marks})", row)
     return True
 
 
 def entry_hash(db: Database, filename: str) -> str | None:
     """SHA-256, in hexadecimal, of a migration's row in the ledger as it is now; None when there is no row."""
-    names = [name for name in _MIGRATIONS if name in db.columns("_migrations")]
-    rows = db.query(f"SELECT {', '.join(names)} FROM _migrations WHERE filename = ?", (filename,))
+    names = [name for name in _MIGRATIONS if name in db.columns(MIGRATIONS)]
+    rows = db.query(f"SELECT {', '.join(names)} FROM {db.ledger(MIGRATIONS)} WHERE filename = ?", (filename,))
     return row_hash(names, rows[0]) if rows else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, fields, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,15 +20,18 @@ from financial_agent.migrator.script import Script
 
 TABLE = "_migration_progress"
 _COLUMNS = {
-    "filename": "TEXT PRIMARY KEY NOT NULL",
-    "direction": "TEXT NOT NULL",
-    "checksum": "TEXT NOT NULL",
-    "started_at": "TEXT NOT NULL",
-    "statements": "INTEGER NOT NULL",
-    "finished": "TEXT NOT NULL",
-    "batches": "INTEGER NOT NULL",
-    "rows_changed": "INTEGER NOT NULL",
+    "filename": "key",
+    "direction": "required",
+    "checksum": "required",
+    "started_at": "required",
+    "statements": "count",
+    "finished": "required",
+    "batches": "count",
+    "rows_changed": "count",
+    "running": "text",
+    "fingerprint": "text",
 }
+_REQUIRED = [name for name, kind in _COLUMNS.items() if kind != "text"]
 
 
 def checksum_of(statements: Iterable[Statement], count: int | None = None) -> str:
@@ -43,10 +46,11 @@ def checksum_of(statements: Iterable[Statement], count: int | None = None) -> st
 def read(db: Database) -> list[Progress]:
     """What was begun and is not done. Writes nothing. Raises LedgerUnusable."""
     present = db.columns(TABLE)
-    if lacking := [name for name in _COLUMNS if present and name not in present]:
+    if lacking := [name for name in _REQUIRED if present and name not in present]:
         raise LedgerUnusable(table=TABLE, why=f"it has no column {lacking[0]!r}", database=Path(db.name))
-    rows = db.query(f"SELECT {', '.join(_COLUMNS)} FROM {TABLE}") if present else []
-    return [Progress(*row) for row in rows]
+    names = [name for name in _COLUMNS if name in present]
+    rows = db.query(f"SELECT {', '.join(names)} FROM {db.ledger(TABLE)}") if present else []
+    return [Progress(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def first(step: Step, statements: Sequence[Statement], started_at: str) -> Progress:
@@ -62,16 +66,22 @@ def find(db: Database, filename: str) -> Progress | None:
 
 def save(db: Database, progress: Progress) -> None:
     """Record how far a migration has come; to be called in the transaction that brings it there."""
-    if not db.columns(TABLE):
-        ledger.define(db, TABLE, _COLUMNS)
-    marks = ", ".join("?" * len(fields(Progress)))
-    db.execute(f"INSERT OR REPLACE INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({marks})", astuple(progress))
+    prepare(db)
+    values = {name: value for name, value in asdict(progress).items() if value is not None}
+    forget(db, progress.filename)
+    marks = ", ".join("?" * len(values))
+    db.execute(f"INSERT INTO {db.ledger(TABLE)} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+
+
+def prepare(db: Database) -> None:
+    """Create the table, or add the columns that it lacks."""
+    ledger.define(db, TABLE, _COLUMNS)
 
 
 def forget(db: Database, filename: str) -> None:
     """It is done, or given up; to be called in the transaction that records that."""
     if db.columns(TABLE):
-        db.execute(f"DELETE FROM {TABLE} WHERE filename = ?", (filename,))
+        db.execute(f"DELETE FROM {db.ledger(TABLE)} WHERE filename = ?", (filename,))
 
 
 def refuse_unfinished(db: Database, steps: Sequence[Step]) -> None:
@@ -84,7 +94,10 @@ def refuse_unfinished(db: Database, steps: Sequence[Step]) -> None:
             go_on = f"Go on with it: flask db {'migrate' if begun.direction == 'up' else 'rollback'}"
             fix = f"{go_on}\nTo give it up: remove its file, then: flask db repair {version} --reason WHY"
             raise BatchesUnfinished(name=begun.filename, how="was begun and is not done", so_far=begun, fix=fix)
-        if checksum_of(script.statements()) != begun.checksum:
+        kept = (
+            None if script.in_batches else begun.statements
+        )  # what failed elsewhere was not done, and may be corrected
+        if checksum_of(script.statements(), kept) != (begun.checksum if script.in_batches else begun.finished):
             fix = f"Put its statements back as they were\nIf they are right: flask db repair {version} --reason WHY"
             how = "was begun with other statements than it has now"
             raise BatchesUnfinished(name=begun.filename, how=how, so_far=begun, fix=fix)
@@ -102,7 +115,7 @@ def accepted(begun: Progress, script: Script | None) -> Progress:
     there as they were."""
     if script is None or checksum_of(script.statements(), begun.statements) != begun.finished:
         raise RepairRefused(name=begun.filename, why="it was begun, and the statements that are finished were changed")
-    return replace(begun, checksum=checksum_of(script.statements()))
+    return replace(begun, checksum=checksum_of(script.statements()), running=None, fingerprint=None)
 
 
 def overlaid(items: Sequence[Item], begun: Sequence[Progress]) -> list[Item]:

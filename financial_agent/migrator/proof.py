@@ -28,7 +28,10 @@ def prove(migrations: Sequence[Migration], control: Control) -> list[Finding]:
 
     Raises NoSpace, DiskFull and Interrupted.
     """
-    with session.explained("the scratch database", control, _WHEN), workspace(None, control.patience()) as copies:
+    with (
+        session.explained("the scratch database", control, _WHEN),
+        workspace("sqlite:", control.patience(), empty=True) as copies,
+    ):
         stage = _Stage(copies, control)
         found: list[Finding] = []
         for at, migration in enumerate(migrations):
@@ -159,7 +162,7 @@ class _Stage:
         notes = Notes(step)
         try:
             with closing(connect(database, patience=self._patience)) as db:
-                db.execute("PRAGMA synchronous = OFF")  # nobody needs it after a power cut
+                db.forgo_durability()
                 runner.execute(db, [step], self._control, None, notes.of(db))
         except RehearsalRefused as error:
             raise _CannotGoOn(findings.unprovable(step, error)) from None
@@ -172,7 +175,7 @@ class _Stage:
     def _fill(self, migration: Migration) -> Iterator[Finding]:
         """Add rows to the tables that are new, or have become others."""
         with closing(connect(self._work, patience=self._patience)) as db:
-            db.execute("PRAGMA synchronous = OFF")
+            db.forgo_durability()
             definitions: dict[str, str] = dict(db.query(_DEFINITIONS))
             changed = {name for name, sql in definitions.items() if self._filled.get(name) != sql}
             empty = sample_rows.fill(db, changed) if changed else []

@@ -33,24 +33,25 @@ class CannotReplay(Exception):
         self.why = why
 
 
-def replay(steps: Iterable[Step], patience: Patience) -> Iterator[Schema]:
-    """The schema after each of the steps, which begin with no schema. Raises CannotReplay, and Stopped."""
-    with closing(scratch(None, patience)) as db:
+def replay(database: str, steps: Iterable[Step], patience: Patience) -> Iterator[Schema]:
+    """The schema after each of the steps, which begin with no schema, as the engine of a database makes it. Raises
+    CannotReplay, and Stopped."""
+    with closing(scratch(database, patience, empty=True)) as db:
         for step in steps:
             _run(db, step, patience)
             yield schema.read(db)
 
 
-def result(steps: Iterable[Step], patience: Patience) -> Schema:
+def result(database: str, steps: Iterable[Step], patience: Patience) -> Schema:
     """The schema after all of the steps. Raises CannotReplay, and Stopped."""
-    with closing(scratch(None, patience)) as db:
+    with closing(scratch(database, patience, empty=True)) as db:
         for step in steps:
             _run(db, step, patience)
         return schema.read(db)
 
 
-def undoable(database: str | None, steps: Iterable[Step], patience: Patience) -> dict[str, bool]:
-    """Which of the steps, that would run on a database, or, for None, on a new one, the engine could undo without a
+def undoable(database: str, steps: Iterable[Step], patience: Patience) -> dict[str, bool]:
+    """Which of the steps, that would run on a database, which may be a new one, the engine could undo without a
     down section; up to the one that cannot be replayed."""
     found: dict[str, bool] = {}
     with closing(scratch(database, patience)) as db, suppress(CannotReplay):
@@ -65,7 +66,7 @@ def _run(db: Database, step: Step, patience: Patience) -> list[Rebuild | None]:
     if step.script.is_python:
         raise CannotReplay(step.filename, "it is Python, which runs only when it is applied")
     try:
-        db.execute(f"PRAGMA foreign_keys = {'ON' if step.script.foreign_keys else 'OFF'}")
+        db.enforce_foreign_keys(step.script.foreign_keys)
         for statement in step.script.statements():
             if patience.stop(""):
                 raise Stopped

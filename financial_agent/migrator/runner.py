@@ -90,11 +90,10 @@ class Outcome:
 
 def status(database: str, directory: Path, environment: str | None = None) -> Status:
     """Every migration's state. Writes nothing, not even the ledger's tables."""
-    files, entries = session.look(database, directory, session.ASKING)
-    items = [replace(item, reversible=_is_reversible(item)) for item in overview(files, entries, environment)]
-    items = progress.overlaid(items, session.begun(database))
-    stamped = session.stamp(database, session.ASKING)
-    return Status(display_name(database), exists(database), _with_rebuilds(database, items), stamped, environment)
+    files, records = session.look(database, directory, session.ASKING)
+    items = [replace(item, reversible=_is_reversible(item)) for item in overview(files, records.entries, environment)]
+    items = _with_rebuilds(database, progress.overlaid(items, records.begun))
+    return Status(display_name(database), exists(database), items, records.stamp, environment)
 
 
 def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], environment: str | None) -> list[Item]:
@@ -107,8 +106,8 @@ def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], environme
 
 def pending(database: str, directory: Path, environment: str | None = None) -> list[MigrationFile]:
     """The files that a run would apply, from their names and heads alone: the cheapest question. Writes nothing."""
-    files, entries = session.look(database, directory, session.ASKING)
-    return [file for file in plan.pending(files, entries) if not heads.peek(file).is_excluded(environment)]
+    files, records = session.look(database, directory, session.ASKING)
+    return [file for file in plan.pending(files, records.entries) if not heads.peek(file).is_excluded(environment)]
 
 
 def migrate(
@@ -127,17 +126,18 @@ def migrate(
     errors of `errors`: after one the migrations before the failing one are applied and recorded.
     """
     control, environment = control or Control(), environment or Environment()
-    files, entries = session.look(database, directory, control, environment)
+    files, records = session.look(database, directory, control, environment)
+    entries = records.entries
     once = cache(read)
     steps = plan_up(files, entries, target, out_of_order, environment.name, once)
     warn_of_edited(files, entries, control)
     if not exists(database):  # a refusal leaves no empty database behind
-        foresee(None, steps, control.patience())
+        foresee(database, steps, control.patience())
     done: list[Done] = []
-    if steps or session.begun(database) or (environment.change and exists(database)):
+    if steps or records.begun or (environment.change and exists(database)):
         with session.exclusive(database, control, environment) as db:
             git_commit = commit_of(directory)
-            adoption.recover(db, files, environment.name, control, git_commit)
+            adoption.recover(database, db, files, environment.name, control, git_commit)
             entries = ledger.entries(db)  # others may have run while we waited
             steps = plan_up(files, entries, target, out_of_order, environment.name, once)
             refuse_forgotten(db, steps)
@@ -209,6 +209,7 @@ def execute(
     """Run the steps one after the other. An error carries what was done before it, and the database's state; the
     history tells of it. `observe` is called just before each statement."""
     done: list[Done] = []
+    _prepare(db, steps)
     try:
         for step in steps:
             attempt.mark(db, step, git_commit)
@@ -224,6 +225,13 @@ def execute(
     finally:
         db.note_attempt(None)
     return done
+
+
+def _prepare(db: Database, steps: Sequence[Step]) -> None:
+    """Make the ledger's tables beforehand where a definition would end the transaction that a step is recorded in."""
+    if steps and not db.has_transactional_ddl:
+        ledger.prepare(db)
+        progress.prepare(db)
 
 
 def _run_step(db: Database, execution: Execution, step: Step, control: Control, done: list[Done]) -> None:
@@ -310,7 +318,7 @@ def _with_rebuilds(database: str, items: list[Item]) -> list[Item]:
         steps = [Step(item.filename, read(item.file).up) for item in items if item.file and item.state == "pending"]
     except FileRefused:
         return items
-    undoable = replay.undoable(database if exists(database) else None, steps, session.ASKING.patience())
+    undoable = replay.undoable(database, steps, session.ASKING.patience())
     return [
         replace(item, reversible=undoable.get(item.filename)) if item.filename in unknown else item for item in items
     ]

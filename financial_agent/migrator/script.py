@@ -17,7 +17,6 @@ from financial_agent.migrator.lexer import Directive, Statement
 from financial_agent.migrator.sections import Section, parse
 from financial_agent.migrator.source import FileSource, Source, StoredSource, decode, hashed, normalised
 
-_OF_ROWS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "SELECT", "VALUES", "WITH"}
 KEPT_UP_LIMIT = 1 << 20  # characters; of a longer up side the ledger keeps the checksum alone
 
 
@@ -68,8 +67,8 @@ class Script:
 
     @property
     def only_rows(self) -> bool:
-        """It reads and changes rows and does nothing else, so that no server commits on the way."""
-        return self.keywords <= _OF_ROWS
+        """Nothing in it defines or controls anything: no database commits in the middle of it."""
+        return self.keywords <= {"INSERT", "UPDATE", "DELETE", "REPLACE", "SELECT", "WITH", "VALUES", ""}
 
     def statements(self) -> Iterator[Statement]:
         """The statements to run, in order. Raises FileChanged when the file is no longer the one that was parsed."""

@@ -24,7 +24,15 @@ from financial_agent.migrator import (
     session,
 )
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import Database, StatementError, connect, display_name, exists, workspace
+from financial_agent.migrator.databases import (
+    Database,
+    StatementError,
+    connect,
+    dialect_of,
+    display_name,
+    exists,
+    workspace,
+)
 from financial_agent.migrator.discovery import discover
 from financial_agent.migrator.errors import DatabaseMissing, DatabaseUnusable, NoSpace
 from financial_agent.migrator.errors_files import FileRefused
@@ -95,14 +103,14 @@ def verify(
 
     Raises DatabaseMissing, and what reading the folder and the databases raises.
     """
-    files = discover(directory, "sqlite")
+    files = discover(directory, dialect_of(database))
     with _opened(database, "Make it with: flask db migrate", control) as db:
         with db.snapshot():
             rows = ledger.history(db)
             entries = ledger.entries(db)
             items = runner.overview(files, entries, environment)
             stamped = ledger.environment(db)
-            drift, notes = _drift(db, items, entries, control)
+            drift, notes = _drift(database, db, items, entries, control)
             findings = [
                 *_files(db, items, directory),
                 *_excluded(items, environment),
@@ -241,13 +249,13 @@ def _records(db: Database, entries: Sequence[Entry], rows: list[dict[str, object
 
 
 def _drift(
-    db: Database, items: Sequence[Item], entries: Sequence[Entry], control: Control
+    database: str, db: Database, items: Sequence[Item], entries: Sequence[Entry], control: Control
 ) -> tuple[list[Finding], list[str]]:
     """How the schema differs from what the migrations make, and what hindered the comparison."""
     if not db.columns("_migrations"):
         return [], []
     try:
-        made = replay.result(_applied(db, items, entries), control.patience())
+        made = replay.result(database, _applied(db, items, entries), control.patience())
     except CannotReplay as error:
         return _drift_by_fingerprint(db, error)
     differences = schema.differences(made, schema.read(db))

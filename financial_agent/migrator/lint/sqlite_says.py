@@ -61,8 +61,8 @@ def refusal(moment: Moment, patience: Patience) -> str:
     columns = ", ".join(_quoted(column.name) for column in table.columns)
     if not columns:
         return ""
-    with closing(scratch(None, patience)) as db:
-        db.execute(f"PRAGMA foreign_keys = {'ON' if moment.script.foreign_keys else 'OFF'}")
+    with closing(scratch("sqlite:", patience, empty=True)) as db:
+        db.enforce_foreign_keys(moment.script.foreign_keys)
         db.execute(f"CREATE TABLE {_quoted(table.name)} ({columns})")
         db.execute(f"INSERT INTO {_quoted(table.name)} DEFAULT VALUES")
         try:

@@ -38,7 +38,7 @@ class Walk:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
-        self._db = scratch(None, patience)
+        self._db = scratch("sqlite:", patience, empty=True)
         self._objects = Objects()
         self._broken: dict[tuple[str, str], str] = {}
         self._keys = Keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from financial_agent.migrator.databases import Row, StatementError
-from financial_agent.migrator.databases.sqlite_foreign_keys import quoted
+from financial_agent.migrator.databases.sqlite.foreign_keys import quoted
 
 _STEP = 20_000  # rows
 _FIRST = -(2**63)

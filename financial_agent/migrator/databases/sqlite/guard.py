@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from weakref import WeakSet
 
 from financial_agent.migrator.databases import Borrowing, Forbidden, Stopped
-from financial_agent.migrator.databases.sqlite_foreign_keys import find_cascades
+from financial_agent.migrator.databases.sqlite.foreign_keys import find_cascades
 
 _IT_COMMITS = "Remove it: the engine commits when the function returns, and undoes everything when it raises"
 _REFUSED = {

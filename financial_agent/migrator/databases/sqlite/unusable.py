@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from financial_agent.migrator.databases import Stopped
-from financial_agent.migrator.databases import sqlite_errors as codes
+from financial_agent.migrator.databases.sqlite import errors as codes
 from financial_agent.migrator.errors import DatabaseDamaged, DatabaseReadOnly, DatabaseUnusable
 
 

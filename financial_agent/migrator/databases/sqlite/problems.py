@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from financial_agent.migrator.databases import StatementError
-from financial_agent.migrator.databases.sqlite_foreign_keys import Query, quoted
+from financial_agent.migrator.databases.sqlite.foreign_keys import Query, quoted
 from financial_agent.migrator.errors import DatabaseUnusable
 
 

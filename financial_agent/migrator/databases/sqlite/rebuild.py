@@ -16,7 +16,6 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from financial_agent.migrator.databases import Database, Effect, Effects, Row, StatementError
-from financial_agent.migrator.databases import sqlite_errors as codes
 from financial_agent.migrator.databases.rebuild import (
     CopyError,
     ObjectBroken,
@@ -25,7 +24,8 @@ from financial_agent.migrator.databases.rebuild import (
     RowsRefused,
     ValuesMissing,
 )
-from financial_agent.migrator.databases.sqlite_foreign_keys import quoted
+from financial_agent.migrator.databases.sqlite import errors as codes
+from financial_agent.migrator.databases.sqlite.foreign_keys import quoted
 from financial_agent.migrator.names import column_in, folded, unquoted
 
 _ORDINARY = 0  # as PRAGMA table_xinfo numbers columns that are not generated

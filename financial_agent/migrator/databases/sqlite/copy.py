@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from financial_agent.migrator.databases import OutOfSpace, Patience, Stopped
-from financial_agent.migrator.databases.sqlite import SqliteDatabase
+from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase
 from financial_agent.migrator.errors import DatabaseUnusable, NoSpace
 
 Progress = Callable[[int, int], None]

@@ -12,8 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 from financial_agent.migrator.databases import Patience, StatementError, Stopped, TableChange
-from financial_agent.migrator.databases import sqlite_errors as codes
-from financial_agent.migrator.databases.sqlite_foreign_keys import quoted
+from financial_agent.migrator.databases.sqlite import errors as codes
+from financial_agent.migrator.databases.sqlite.foreign_keys import quoted
 
 _TICK = 20_000  # virtual machine instructions between two questions whether to stop
 _WIDE = 900  # columns: SQLite's limit for the depth of an expression is 1,000

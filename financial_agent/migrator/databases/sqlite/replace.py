@@ -8,8 +8,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from financial_agent.migrator.databases.sqlite import SqliteDatabase
-from financial_agent.migrator.databases.sqlite_copy import Copyable, Progress
+from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase
+from financial_agent.migrator.databases.sqlite.copy import Copyable, Progress
 
 
 class Sole(Copyable):

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from financial_agent.migrator.databases import Patience
-from financial_agent.migrator.databases.sqlite import TICK, SqliteDatabase
-from financial_agent.migrator.databases.sqlite_foreign_keys import quoted
+from financial_agent.migrator.databases.sqlite.connection import TICK, SqliteDatabase
+from financial_agent.migrator.databases.sqlite.foreign_keys import quoted
 
 _TICKS = 500  # about a second
 

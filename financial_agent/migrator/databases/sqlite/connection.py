@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
-import shlex
 import sqlite3
 import time
 from collections import Counter, deque
@@ -29,24 +27,22 @@ from financial_agent.migrator.databases import (
     SchemaObject,
     StatementError,
     Stopped,
-    display_name,
-    sqlite_attempt,
-    sqlite_definitions,
-    sqlite_lock,
 )
-from financial_agent.migrator.databases import sqlite_errors as codes
 from financial_agent.migrator.databases.rebuild import Rebuild
-from financial_agent.migrator.databases.sqlite_count import count
-from financial_agent.migrator.databases.sqlite_effects import find_effects
-from financial_agent.migrator.databases.sqlite_foreign_keys import find_cascades, find_orphans, quoted
-from financial_agent.migrator.databases.sqlite_problems import find_problems
-from financial_agent.migrator.databases.sqlite_rebuild import SqliteRebuilding
-from financial_agent.migrator.databases.sqlite_unusable import unusable
+from financial_agent.migrator.databases.sqlite import attempt as attempts
+from financial_agent.migrator.databases.sqlite import definitions
+from financial_agent.migrator.databases.sqlite import errors as codes
+from financial_agent.migrator.databases.sqlite import lock as run_lock
+from financial_agent.migrator.databases.sqlite.count import count
+from financial_agent.migrator.databases.sqlite.effects import find_effects
+from financial_agent.migrator.databases.sqlite.foreign_keys import find_cascades, find_orphans, quoted
+from financial_agent.migrator.databases.sqlite.problems import find_problems
+from financial_agent.migrator.databases.sqlite.rebuild import SqliteRebuilding
+from financial_agent.migrator.databases.sqlite.unusable import unusable
 from financial_agent.migrator.errors import (
     DatabaseFolderMissing,
     DatabaseLocked,
     DatabaseReadOnly,
-    DatabaseUnsupported,
     DatabaseUnusable,
     MigratorError,
     RunLocked,
@@ -65,36 +61,24 @@ OR tbl_name NOT IN ('_migrations', '_migration_history', '_migration_progress',
 Result = TypeVar("Result")
 
 
-def path_of(database: str) -> Path:
-    """The file that a path or a `sqlite:///path` URL names. Raises DatabaseUnsupported."""
-    path = database.removeprefix("sqlite:///")
-    if re.match(r"[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE):
-        why = "a slash is missing" if database.startswith("sqlite:") else "this version runs on SQLite only"
-        raise DatabaseUnsupported(database=display_name(database), why=why)
-    if path in ("", ":memory:") or path.startswith("file:"):
-        why = "every connection to it would be a new, empty one" if path != "" else "it is empty"
-        raise DatabaseUnsupported(database=database, why=why if not path.startswith("file:") else "it is a URI")
-    if "\0" in path:
-        raise DatabaseUnsupported(database=database, why="it holds a NUL byte")
-    return Path(path)
-
-
-def exists(path: Path) -> bool:
-    """Whether there is a file; a missing one is a new database. Raises DatabaseUnusable when that cannot be told."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        fix = f"ls -ld {shlex.quote(str(path.parent))}"
-        raise DatabaseUnusable(database=path, cause=error.strerror, fix=fix) from error
-    return True
-
-
 class SqliteDatabase:
     """One connection to one file."""
 
     dialect = "sqlite"
+    has_transactional_ddl = True
+    resumes = False
+    knows_effects_by_words = False
+    ledger_types: Mapping[str, str] = {
+        "id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+        "name": "TEXT UNIQUE NOT NULL",
+        "key": "TEXT PRIMARY KEY NOT NULL",
+        "moment": "DATETIME DEFAULT (datetime('now'))",
+        "text": "TEXT",
+        "required": "TEXT NOT NULL",
+        "number": "INTEGER",
+        "count": "INTEGER NOT NULL",
+        "bytes": "BLOB",
+    }
 
     def __init__(self, path: Path, *, readonly: bool = False, patience: Patience) -> None:
         self.path = path
@@ -222,7 +206,7 @@ class SqliteDatabase:
         return self._known_columns[table, definition]
 
     def definitions(self) -> list[str]:
-        return sqlite_definitions.ordered(self.objects(), self.query)
+        return definitions.ordered(self.objects(), self.query)
 
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
@@ -263,7 +247,16 @@ class SqliteDatabase:
 
     # Changing.
 
-    def execute(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> int:
+    def ledger(self, table: str) -> str:
+        return table
+
+    def enforce_foreign_keys(self, enforce: bool) -> None:
+        self._connection.execute(f"PRAGMA foreign_keys = {'ON' if enforce else 'OFF'}")
+
+    def forgo_durability(self) -> None:
+        self._connection.execute("PRAGMA synchronous = OFF")
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         before = self._connection.total_changes
         try:
             # An error can come with any row, so all are fetched.
@@ -275,19 +268,19 @@ class SqliteDatabase:
         return self._connection.total_changes - before
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
-        from financial_agent.migrator.databases import sqlite_guard  # few migrations are written in Python
+        from financial_agent.migrator.databases.sqlite import guard  # few migrations are written in Python
 
         before = self._connection.total_changes
         try:
-            sqlite_guard.lend(self._connection, use, rules, self._patience.stop)
+            guard.lend(self._connection, use, rules, self._patience.stop)
         except sqlite3.Error as error:
             if codes.primary_code(error) == codes.FULL:
                 raise OutOfSpace(str(error)) from error
             raise
         return self._connection.total_changes - before
 
-    def change(self, sql: str, parameters: Mapping[str, object]) -> int:
-        self.execute(sql, parameters)
+    def change(self, sql: str) -> int:
+        self.execute(sql)
         return int(self.query("SELECT changes()")[0][0])
 
     @contextmanager
@@ -341,7 +334,7 @@ class SqliteDatabase:
         ):  # a script without a transaction may not meet that before its record
             raise DatabaseReadOnly(database=self.path, folder=self.path.parent, cause=os.strerror(errno.EACCES))
         path = self._beside("migrate-lock")
-        sqlite_lock.create(path, self.path)
+        run_lock.create(path, self.path)
         with closing(self._take_lock(path)):
             yield
 
@@ -350,7 +343,7 @@ class SqliteDatabase:
         busy = RunLocked(lock=path, seconds=self._patience.seconds)
         try:
             holder = sqlite3.connect(path, isolation_level=None, timeout=0)
-            self._wait(partial(sqlite_lock.take, holder), "for the other migration run to end", busy)
+            self._wait(partial(run_lock.take, holder), "for the other migration run to end", busy)
         except BaseException as error:
             if holder:
                 holder.close()
@@ -364,12 +357,12 @@ class SqliteDatabase:
         # The history loses a line when this fails; a migration must not fail for it.
         with suppress(OSError):
             if text is None:
-                sqlite_attempt.remove(path)
+                attempts.remove(path)
             else:
-                sqlite_attempt.write(path, text, self.path.stat().st_mode & 0o666)
+                attempts.write(path, text, self.path.stat().st_mode & 0o666)
 
     def attempt(self) -> str | None:
-        return sqlite_attempt.read(self._beside("migrate-attempt"))
+        return attempts.read(self._beside("migrate-attempt"))
 
     def _beside(self, suffix: str) -> Path:
         path = self.path.resolve()

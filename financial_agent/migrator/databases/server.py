@@ -1,0 +1,132 @@
+"""What the databases that are reached through a server have in common."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, TypeVar
+
+from financial_agent.migrator.databases.database import (
+    Answer,
+    Effects,
+    Orphan,
+    Patience,
+    Row,
+    StatementError,
+    Stopped,
+)
+from financial_agent.migrator.databases.effects_by_words import find_effects
+from financial_agent.migrator.databases.url import Url
+
+if TYPE_CHECKING:
+    from financial_agent.migrator.databases.rebuild import Rebuild, Rebuilding
+
+_TICK = 0.1  # seconds between two questions whether to stop
+LEDGER_TABLES = ("_migrations", "_migration_history", "_migration_progress", "_migration_attempt", "_migration_lock")
+
+Result = TypeVar("Result")
+
+
+class Worker:
+    """Runs calls to a driver in a thread of its own, one at a time, so that the caller can stop meanwhile: a driver
+    waits for its server, whatever signal comes."""
+
+    def __init__(self, patience: Patience, cancel: Callable[[], None]) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1)
+        self._patience = patience
+        self._cancel = cancel
+        """Asks the server to give up what it is working on."""
+
+    def run(self, call: Callable[[], Result], purpose: str = "") -> Result:
+        """Call, and wait for its end. Raises what it raises, and Stopped once it was cancelled."""
+        future = self._executor.submit(call)
+        while not wait([future], _TICK).done:
+            if self._patience.stop(purpose):
+                self._cancel()
+                future.exception()  # whatever became of it
+                raise Stopped
+        return future.result()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+
+def with_marks(sql: str, parameters: Sequence[object]) -> str:
+    """The engine's own SQL, as the drivers want it: with %s for each parameter."""
+    return re.sub(r"\?", "%s", sql) if parameters else sql
+
+
+class ServerDatabase:
+    """One connection to a database of a server, in autocommit mode: every BEGIN and COMMIT is the engine's own."""
+
+    dialect: str
+    resumes = True
+    knows_effects_by_words = True
+    blocks_writers = False
+
+    def __init__(self, url: Url, *, readonly: bool, patience: Patience) -> None:
+        self.url = url
+        self.name = url.display
+        self._readonly = readonly
+        self._patience = patience
+        self._worker = Worker(patience, self._cancel)
+
+    # What each engine does in its own way.
+
+    def _ask(self, sql: str, parameters: Sequence[object]) -> tuple[tuple[str, ...], list[Row], int]:
+        """Run a statement: the names of its columns, its rows, and how many rows it changed. Raises StatementError,
+        Busy, OutOfSpace, Stopped, DatabaseUnusable and DatabaseLocked."""
+        raise NotImplementedError
+
+    def _cancel(self) -> None:
+        """Ask the server, on a connection of its own, to give up what this one is working on."""
+        raise NotImplementedError
+
+    def quoted(self, name: str) -> str:
+        """A name as it is written in a statement."""
+        raise NotImplementedError
+
+    @property
+    def in_transaction(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def home(self) -> str:
+        """The schema, or the database, that a name without one is in."""
+        raise NotImplementedError
+
+    # What is the same.
+
+    def effects(self, sql: str) -> Effects:
+        return find_effects(sql, self.dialect, self.home)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        return self._ask(sql, parameters)[1]
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        return self._ask(sql, parameters)[2]
+
+    def change(self, sql: str) -> int:
+        return self._ask(sql, ())[2]
+
+    def answer(self, sql: str) -> Answer:
+        columns, rows, _ = self._ask(sql, ())
+        return Answer(columns, len(rows), rows[0] if rows else None)
+
+    def last_id(self, table: str) -> int:
+        # What a sequence gave out last tells nothing of rows: a transaction that was rolled back leaves a gap.
+        return int(self.query(f"SELECT coalesce(max(id), 0) FROM {self.ledger(table)}")[0][0])
+
+    def ledger(self, table: str) -> str:
+        raise NotImplementedError
+
+    def orphans(self) -> Counter[Orphan]:
+        return Counter()  # the server lets none come about
+
+    def rebuild(self, rebuild: Rebuild) -> Rebuilding:
+        raise StatementError("ALTER TABLE changes a table here: migrate:rebuild is for SQLite")
+
+    def cascades(self, drop_table: str) -> tuple[str, list[str]]:
+        return "", []  # DROP TABLE deletes no rows of other tables here

@@ -1,0 +1,61 @@
+"""What the seam asks of SQLite. The rarer things are imported where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+from financial_agent.migrator.databases import Database, Patience, SoleDatabase, TableChange, Workspace
+from financial_agent.migrator.databases.sqlite import paths
+from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase
+from financial_agent.migrator.databases.sqlite.paths import path_of
+
+
+def connect(database: str, *, readonly: bool, patience: Patience) -> Database:
+    return SqliteDatabase(path_of(database), readonly=readonly, patience=patience)
+
+
+def exists(database: str) -> bool:
+    return paths.exists(path_of(database))
+
+
+def scratch(database: str, patience: Patience, *, empty: bool) -> Database:
+    from financial_agent.migrator.databases.sqlite.scratch import Scratch
+
+    if empty or not exists(database):
+        return Scratch(None)
+    with closing(SqliteDatabase(path_of(database), readonly=True, patience=patience)) as original:
+        return Scratch(original)
+
+
+def workspace(database: str, patience: Patience, *, empty: bool) -> AbstractContextManager[Workspace]:
+    from financial_agent.migrator.databases.sqlite import workspace
+
+    return workspace.workspace(None if empty else path_of(database), patience)
+
+
+def compare(before: str, after: str, tables: Collection[str] | None, patience: Patience) -> list[TableChange]:
+    from financial_agent.migrator.databases.sqlite import compare
+
+    return compare.compare(path_of(before), path_of(after), tables, patience)
+
+
+def copy(database: str, target: Path, patience: Patience, progress: Callable[[int, int], None], *, mode: int) -> None:
+    from financial_agent.migrator.databases.sqlite import copy
+
+    copy.copy(path_of(database), target, mode, patience, progress)
+
+
+def connect_alone(database: str, patience: Patience) -> SoleDatabase:
+    from financial_agent.migrator.databases.sqlite.replace import Sole
+
+    return Sole(path_of(database), patience=patience)
+
+
+@contextmanager
+def locked(database: str, patience: Patience) -> Iterator[None]:
+    from financial_agent.migrator.databases.sqlite.replace import Unopened
+
+    with closing(Unopened(path_of(database), patience=patience)) as db, db.lock():
+        yield
