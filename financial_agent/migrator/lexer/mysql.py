@@ -34,16 +34,12 @@ _compound = rf"(?:{_USER}{_GAP}:{_GAP})?(?:BEGIN{_GAP}NOT|IF|CASE|LOOP|REPEAT|WH
 _program = re.compile(rf"(?:{_CODE}{_GAP})?(?:{_definition}|{_compound})(?!{WORD})", re.IGNORECASE)
 _delimiter = re.compile(r"DELIMITER(?![^ \t\n])[ \t]*(?:(['\"`])(.+?)\1|(\S*))[^\n]*", re.IGNORECASE)
 _command = re.compile(
-    r"(\\[^\s;]?|(?:SOURCE|SYSTEM|CHARSET|CLEAR|CONNECT|EDIT|EGO|EXIT|GO|NOPAGER|NOTEE|NOWARNING|PAGER|PRINT|PROMPT|QUIT"
-    r"|REHASH|STATUS|TEE|WARNINGS)(?![^\s;]))",
+    r"\\|(?:DELIMITER|SOURCE|SYSTEM|CHARSET|CLEAR|CONNECT|EDIT|EGO|EXIT|GO|NOPAGER|NOTEE|NOWARNING|PAGER|PRINT|PROMPT|QUIT"
+    r"|REHASH|STATUS|TEE|WARNINGS)(?![^\s;])",
     re.IGNORECASE,
 )
-_FIXES = {
-    "source": "Put the SQL of that file into this one",
-    "\\.": "Put the SQL of that file into this one",
-    "\\g": "End the statement with a semicolon",
-    "\\G": "End the statement with a semicolon",
-}
+_LONGEST = 10  # characters of a command, and one more
+_PUT_HERE = "Put the SQL of that file into this one"
 
 # Words that open a block where a statement may begin, and those behind which one may begin in it.
 _BLOCKS = {"BEGIN", "CASE", "FOR", "IF", "LOOP", "REPEAT", "WHILE"}
@@ -170,29 +166,47 @@ def _body(buffer: str, at: int) -> Body:
 
 
 def _take_command(text: Text) -> Grammar | None:
+    while len(text.buffer) - text.at < _LONGEST and text.more():
+        pass
+    command = _command.match(text.buffer, text.at)
+    if not command:
+        return None
     end = to_line_end(text)
-    if delimiter := _delimiter.match(text.buffer, text.at, end):
-        separator = delimiter[2] or delimiter[3]
-        if not separator or "\\" in separator:
-            fix = "Write what separates statements from here on, as in: DELIMITER $$"
-            raise ClientCommand(location=text.location(), command="DELIMITER", client="mariadb", fix=fix)
-        text.advance(end)
-        return _grammar(separator)
-    if command := _command.match(text.buffer, text.at, end):
-        fix = _FIXES.get(command[1] if command[1][0] == "\\" else command[1].lower(), "Remove it")
-        raise ClientCommand(location=text.location(), command=command[1], client="mariadb", fix=fix)
-    return None
+    delimiter = _delimiter.match(text.buffer, text.at, end)
+    if not delimiter:
+        name = text.buffer[text.at : end][:2] if command[0] == "\\" else command[0]
+        raise ClientCommand(location=text.location(), command=name, client="mariadb", fix=_fix(name))
+    separator = delimiter[2] or delimiter[3]
+    if not separator or "\\" in separator:
+        fix = "Write what separates statements from here on, as in: DELIMITER $$"
+        raise ClientCommand(location=text.location(), command="DELIMITER", client="mariadb", fix=fix)
+    text.advance(end)
+    return _grammar(separator)
+
+
+def _fix(command: str) -> str:
+    match command:
+        case "\\g" | "\\G":
+            return "End the statement with a semicolon"
+        case "\\.":
+            return _PUT_HERE
+        case _:
+            return _PUT_HERE if command.upper() == "SOURCE" else "Remove it"
 
 
 @cache
 def _grammar(separator: str) -> Grammar:
-    first, whole = re.escape(separator[0]), re.escape(separator)
+    first = re.escape(separator[0])
+    # Another separator than a semicolon may begin like something else: `$$` like a name, `//` like a division.
+    ahead, begun = "", ""
+    if separator != ";":
+        ahead, begun = rf"(?!{re.escape(separator)})", rf"|(?!['\"`#\-/\\]){first}"
     return Grammar(
-        skip=Run(re.compile(rf"(?:(?!{whole})(?:{_SPACE}|{COMMENT}|(?!{DIRECTIVE})--[^\n]*+)){{0,{TURNS}}}")),
+        skip=Run(re.compile(rf"(?:{ahead}(?:{_SPACE}|{COMMENT}|(?!{DIRECTIVE})--[^\n]*+)){{0,{TURNS}}}")),
         piece=Run(
             re.compile(
-                rf"""(?:(?!{whole})(?:[^{first}'"`#\-/\\]++|{_QUOTED}|{COMMENT}|(?!{DIRECTIVE})-(?!-(?:[\x00-\x20\x7f]|\Z))"""
-                rf"""|/(?!\*)|(?={_CODE})/|\\N(?!{WORD})|(?!['"`#\-/\\]){first})){{0,{TURNS}}}"""
+                rf"""(?:{ahead}(?:[^{first}'"`#\-/\\]++|{_QUOTED}|{COMMENT}|(?!{DIRECTIVE})-(?!-(?:[\x00-\x20\x7f]|\Z))"""
+                rf"""|/(?!\*)|(?={_CODE})/|\\N(?!{WORD}){begun})){{0,{TURNS}}}"""
             )
         ),
         undecided=re.compile(r"-(?:-|\Z)|/(?:\Z|\*(?!M?!(?!999999))|\*M?!?9{0,6}\Z)|\\"),

@@ -32,6 +32,7 @@ _compound = re.compile(
     rf"CREATE{_GAP}(?:OR{_GAP}REPLACE{_GAP})?(?:FUNCTION|PROCEDURE|RULE)(?!{WORD})",
     re.IGNORECASE,
 )
+_holding = re.compile(r"\b(?:ATOMIC|RULE)\b", re.IGNORECASE)
 _token = re.compile(
     rf"{TRIVIA}([eE]{_CONTINUED}|[uU]&{_STRING}|[uU]&{_NAME}|[bBxXnN]?{_STRING}|{_NAME}|{_TAG}|{WORD}+"
     rf"|/\*|:[:=]|[^ \t\n\r\f\v]|\Z)"
@@ -90,6 +91,8 @@ class _Compound(Body):
 
     def ends_behind(self, part: str) -> bool:
         inside, before = self._inside, ""
+        if not inside and not _holding.search(part):
+            return True
         for _, token in _placed_tokens(part):
             word = token.upper()
             top = inside[-1] if inside else ""
