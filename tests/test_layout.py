@@ -23,12 +23,13 @@ CHAINS = (
     ("errors", "errors_files", "lexer", "directives", "sections", "script", "discovery", "plan", "execution", "runner"),
     ("errors", "source", "script"),
     ("errors", "errors_run", "execution"),
+    ("lexer", "dialects", "sections"),
     ("lexer", "directives", "heads", "sections", "script", "discovery", "plan", "graph", "survey", "runner"),
     ("databases", "ledger", "environment", "session", "runner"),
     ("errors", "databases", "ledger", "plan", "execution", "runner"),
     ("events", "control", "execution", "runner"),
 )
-FILES = {"source", "lexer", "directives", "heads", "sections", "script", "discovery"}
+FILES = {"source", "lexer", "dialects", "directives", "heads", "sections", "script", "discovery"}
 FLASK_ONLY = {"flask", "click", "werkzeug", "jinja2", "dotenv"}
 # What the plain runner imports beside the engine.
 PLAIN = {"config", "cli_render", "migrations.run_migrations"}
