@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from financial_agent.migrator import backup
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from tests.helpers import FLASK, Site, finish, rows_of, run_with, state, until
-from tests.test_environment_faults import needs_a_mount, on_a_disk
+from tests.test_environment_faults import needs_a_mount, on_a_disk, slowly
 
 FILES = {"001_one": "CREATE TABLE one (n, text);", "002_two": "CREATE TABLE two (n, text);"}
 KILLED = -signal.SIGKILL
@@ -171,13 +170,8 @@ def test_a_restore_that_is_killed_at_a_random_time_leaves_the_old_or_the_new(sit
 # A full disk.
 
 
-def slowly(*values: int) -> list[ParameterSet]:
-    """The values that the fast tests leave to the slow ones."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
-
-
 @needs_a_mount
-@pytest.mark.parametrize("free", [100, 700, *slowly(0, 8, 400, 600)])
+@pytest.mark.parametrize("free", [100, *slowly(0, 8, 400, 600, 700)])
 def test_a_backup_on_a_full_disk_is_not_there_and_says_so(site: Site, free: int) -> None:
     size = site.database.stat().st_size // 1024
     failed, again = on_a_disk(site, free, *FLASK, "backup")
@@ -197,7 +191,7 @@ def test_a_backup_on_a_full_disk_is_not_there_and_says_so(site: Site, free: int)
 
 
 @needs_a_mount
-@pytest.mark.parametrize("free", [400, 1100, *slowly(100, 700, 900, 1300)])
+@pytest.mark.parametrize("free", [400, *slowly(100, 700, 900, 1100, 1300)])
 def test_a_restore_on_a_full_disk_changes_nothing_and_says_so(site: Site, free: int) -> None:
     failed, again = on_a_disk(site, free, *FLASK, "restore", str(saved(site)), "--yes")
     full, spacious = (site.data.with_suffix(f".{name}") / "app.db" for name in ("full", "spacious"))
