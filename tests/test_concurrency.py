@@ -269,6 +269,7 @@ def test_status_waits_until_an_exclusive_lock_is_released(site: Site) -> None:
         assert finish(process).returncode == 0
 
 
+@pytest.mark.slow
 def test_status_gives_up_under_an_exclusive_lock(site: Site, journal_mode: str) -> None:
     with held(site.database, "BEGIN EXCLUSIVE"):
         finished = site.flask("status")
