@@ -102,7 +102,7 @@ def _folder(settings: Settings) -> Iterator[Check]:
 def _applied(settings: Settings) -> list[str]:
     """What meets a requirement; a database that cannot be read is told of by itself."""
     try:
-        return [entry.filename for entry in session.recorded(settings.database, session.ASKING)]
+        return [entry.filename for entry in session.recorded(settings.database, session.ASKING).entries]
     except MigratorError:
         return []
 

@@ -21,12 +21,14 @@ from tempfile import TemporaryFile
 from threading import Timer
 from typing import Any, NamedTuple
 
-from financial_agent.migrator import repair, runner
+from financial_agent.migrator import discovery, repair, runner
 from financial_agent.migrator.control import Control
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = [sys.executable, str(ROOT / "financial_agent" / "migrations" / "run_migrations.py")]
 FLASK = [sys.executable, "-m", "flask", "--app", "financial_agent", "db"]
+# The package's own migrations, as SQLite takes them.
+CHAT = [file.path for file in discovery.discover(ROOT / "financial_agent" / "migrations", "sqlite")]
 PATIENCE = 60.0  # seconds after which a test no longer believes that a process will do what it waits for
 
 # Hours of work for SQLite that take no space.

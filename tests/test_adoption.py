@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from financial_agent import config
 from financial_agent.migrator.adoption import is_lost
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import connect
 from financial_agent.migrator.verify import verify
 from tests.helpers import (
+    CHAT,
     ENDLESS,
     FIRST_LEDGER,
     Finished,
@@ -163,15 +163,12 @@ def test_the_ledger_of_the_first_runner_can_be_lost_too(tmp_path: Path) -> None:
     assert site.rows("SELECT * FROM people") == [(1, "Ann")]
 
 
-CHATS = Path(config.DEFAULTS["MIGRATIONS"])
-
-
 @pytest.mark.parametrize("loss", [LOSSES["the ledger emptied"], BOTH_LOST], ids=["emptied", "dropped"])
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_the_chat_store_is_recovered_at_each_version_with_its_rows(
     tmp_path: Path, version: int, loss: Sequence[str]
 ) -> None:
-    site = Site(tmp_path / "site", {path.stem: path.read_text() for path in CHATS.glob("*.sql")})
+    site = Site(tmp_path / "site", {path.stem: path.read_text() for path in CHAT})
     names = sorted(path.stem for path in site.directory.iterdir())
     assert site.flask("migrate", str(version)).returncode == 0
     site.do("INSERT INTO conversations (session_id) VALUES ('s1'), ('s2')")

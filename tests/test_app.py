@@ -22,11 +22,12 @@ from flask import Flask
 
 from financial_agent import config, create_app
 from financial_agent.testing import MakeApp
+from tests.helpers import CHAT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FLASK = [sys.executable, "-m", "flask"]
 GUNICORN = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0"]
-MIGRATIONS = sorted(path.name for path in (CHECKOUT / "financial_agent" / "migrations").glob("*.sql"))
+MIGRATIONS = [path.name for path in CHAT]
 PATIENCE = 60  # seconds
 
 Process = subprocess.Popen[str]

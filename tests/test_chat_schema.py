@@ -7,13 +7,13 @@ import json
 import random
 import re
 from collections.abc import Callable
-from pathlib import Path
 from sqlite3 import Connection, IntegrityError
 from typing import Any
 
 import pytest
 
-MIGRATIONS = Path(__file__).resolve().parents[1] / "financial_agent" / "migrations"
+from tests.helpers import CHAT
+
 DatabaseAt = Callable[[str], Connection]
 
 TABLES = ("conversations", "chat_messages", "conversation_summaries")
@@ -63,7 +63,7 @@ def schema(db: Connection) -> list[Any]:
 
 def run(db: Connection, version: str, section: str) -> None:
     """Run one section of a migration as the runner does: in one transaction, foreign keys enforced."""
-    (path,) = MIGRATIONS.glob(f"{version}_*.sql")
+    (path,) = (path for path in CHAT if path.name.startswith(version))
     up, down = path.read_text(encoding="utf-8").split("\n-- migrate:down\n")
     db.executescript(f"BEGIN;\n{up if section == 'up' else down}\nCOMMIT;")
 

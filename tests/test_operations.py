@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, Site, started
+from tests.helpers import CHAT, ROOT, Site, started
 
 PAGE = ROOT / "docs" / "operations.md"
 HOME = "/srv/chat"  # where the page has the deployment
@@ -150,7 +150,7 @@ def deployment(tmp_path: Path) -> Path:
     site = Site(home)
     shutil.copy(ROOT / "wsgi.py", home)
     (home / ".gitignore").write_text("/data\n/backups\n/offsite\n/*.pid\n")
-    for path in (ROOT / "financial_agent" / "migrations").glob("*.sql"):
+    for path in CHAT:
         shutil.copy(path, site.directory)
     git(home, "init", "--quiet")
     for release, files in RELEASES.items():

@@ -19,9 +19,8 @@ from financial_agent.migrator.errors import Irreversible
 from financial_agent.migrator.errors_run import MigrationFailed, RebuildBreaks, RowsDoNotFit
 from financial_agent.migrator.plan import Step
 from financial_agent.migrator.script import MigrationFile, read
-from tests.helpers import FLASK, ROOT, Site, rows_of, run, state
+from tests.helpers import CHAT, FLASK, ROOT, Site, rows_of, run, state
 
-CHAT = {path.stem: path.read_text() for path in (ROOT / "financial_agent" / "migrations").glob("*.sql")}
 KEYS = "id INTEGER PRIMARY KEY AUTOINCREMENT, parent REFERENCES parents (id), above REFERENCES t (id)"
 OLD = f"CREATE TABLE t ({KEYS}, a TEXT, b INT)"
 NEW = f"CREATE TABLE t ({KEYS}, a TEXT CHECK (a <> ''), b INT)"
@@ -451,7 +450,7 @@ def test_the_example_of_the_documentation_rebuilds_a_table_of_the_chat_store(tmp
     page = (ROOT / "docs" / "migrations.md").read_text(encoding="utf-8")
     example = re.search(r"## Rebuilding a table\n.*?```sql\n(.*?)```", page, re.DOTALL)
     assert example
-    site = Site(tmp_path / "site", CHAT)
+    site = Site(tmp_path / "site", {path.stem: path.read_text() for path in CHAT})
     site.prepare()
     site.do(
         "INSERT INTO conversations (session_id) VALUES ('s'), ('s')",

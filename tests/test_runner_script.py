@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import CHAT
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPT = CHECKOUT / "financial_agent" / "migrations" / "run_migrations.py"
 FLASK_DB = [sys.executable, "-m", "flask", "--app", "financial_agent", "db"]
 # Without site-packages, so without Flask; and every warning, such as that of an open file, is an error.
 BARE = [sys.executable, "-I", "-S", "-X", "dev", "-W", "error"]
-BUNDLED = sorted(path.name for path in SCRIPT.parent.glob("*.sql"))
+BUNDLED = [path.name for path in CHAT]
 PATIENCE = 60  # seconds
 
 FIRST = (

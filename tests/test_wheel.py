@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import CHAT
+
 pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-MIGRATIONS = sorted(path.name for path in (CHECKOUT / "financial_agent" / "migrations").glob("*.sql"))
+MIGRATIONS = [path.name for path in CHAT]
 PATIENCE = 300  # seconds
 PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
 

@@ -50,8 +50,8 @@ def of_files(directory: Path, environment: Environment, control: Control) -> str
     quiet = Control(control.wait, control.stop, pauses=False, asserts=False)
     with tempfile.TemporaryDirectory() as folder:
         database = str(Path(folder) / "scratch.db")
-        files, entries = session.look(database, directory, quiet, environment)
-        for step in runner.plan_up(files, entries, None, False, environment.name):
+        files, records = session.look(database, directory, quiet, environment)
+        for step in runner.plan_up(files, records.entries, None, False, environment.name):
             with (
                 session.explained(database, control, "while the migrations were being run"),
                 closing(connect(database, patience=quiet.patience())) as db,

@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 from typing import Literal
 
-from financial_agent.migrator import errors, errors_files, errors_run, meanings, proof_findings
+from financial_agent.migrator import errors, errors_files, errors_run, errors_server, meanings, proof_findings
 from financial_agent.migrator.errors import CodeUnknown, MigratorError
 from financial_agent.migrator.lint import catalog
 from financial_agent.migrator.lint.rule import Files, Rule
@@ -66,7 +66,7 @@ def _near(code: str, known: list[str]) -> str:
 
 def _errors() -> list[type[MigratorError]]:
     """Every error that has a code of its own."""
-    named = [each for module in (errors, errors_files, errors_run) for each in vars(module).values()]
+    named = [each for module in (errors, errors_files, errors_run, errors_server) for each in vars(module).values()]
     classes = [each for each in named if isinstance(each, type) and issubclass(each, MigratorError)]
     return [each for each in dict.fromkeys(classes) if "code" in vars(each)]
 

@@ -127,6 +127,13 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA433": (None, "A copy needs as much space as the database."),
     "FA434": (None, "A file that somebody wrote by hand must not be replaced by one that a program makes."),
     "FA435": (None, "The lock file lies in the folder of the migrations."),
+    "FA450": (
+        None,
+        "What a migration would do is tried in a database of its own, beside the one that matters, which is dropped "
+        "behind it. The user of the connection needs the right to make one.",
+    ),
+    "FA451": (None, "The server's own programs know its databases best: they are used, and not written anew."),
+    "FA452": (None, "It is one of the programs that come with the server's client."),
     "FA501": (None, "One run at a time; the lock dies with the process that holds it."),
     "FA502": (None, "SQLite lets one connection write at a time."),
 }

@@ -92,7 +92,8 @@ def migrate(
 ) -> Rehearsal:
     """Rehearse what `runner.migrate` would do. Raises what that would raise before it runs the first migration."""
     control, environment = control or Control(), environment or Environment()
-    files, entries = session.look(database, directory, control, environment)
+    files, records = session.look(database, directory, control, environment)
+    entries = records.entries
     runner.warn_of_edited(files, entries, control)
     if not runner.plan_up(files, entries, target, out_of_order, environment.name):
         return Rehearsal(display_name(database))  # a copy would cost time and space for nothing
@@ -120,7 +121,8 @@ def roll_back(
 ) -> Rehearsal:
     """Rehearse what `rollback.rollback` would do. Raises what that would raise before it runs the first script."""
     control, environment = control or Control(), environment or Environment()
-    files, entries = session.look(database, directory, control, environment)
+    files, records = session.look(database, directory, control, environment)
+    entries = records.entries
     if not plan.to_roll_back(entries, steps=steps, to=to, files=files):
         return Rehearsal(display_name(database))
     return _rehearse(database, lambda db: rollback.plan_down(db, files, steps, to, control), backups, control)

@@ -24,7 +24,7 @@ def renumber(database: str, directory: Path, file: str, now: datetime | None = N
     file that it has read is gone. Raises RenumberRefused, TargetUnknown, FolderMissing and FileNameInvalid.
     """
     listed = discovery.listing(directory)
-    applied = [entry.filename for entry in session.recorded(database, session.ASKING)]
+    applied = [entry.filename for entry in session.recorded(database, session.ASKING).entries]
     chosen = _choose(listed, _name_in(directory, file))
     others = [each for each in listed if each not in chosen]
     _refuse_needless(chosen[0], others, applied)

@@ -74,9 +74,10 @@ def repair(
     to be accepted.
     """
     environment = environment or Environment()
-    files, entries = session.look(database, directory, control, environment)
+    files, records = session.look(database, directory, control, environment)
+    entries = records.entries
     applied = [entry.filename for entry in entries]
-    begun = {each.filename: each for each in session.begun(database)}
+    begun = {each.filename: each for each in records.begun}
     filename = plan.resolve(target, list(dict.fromkeys([*applied, *(file.filename for file in files), *begun])))
     file = next((file for file in files if file.filename == filename), None)
     if filename in begun and (file is None or filename not in applied):

@@ -41,9 +41,10 @@ def rollback(
     Without `backups` none is made.
     """
     control, environment = control or Control(), environment or Environment()
-    files, entries = session.look(database, directory, control, environment)
+    files, records = session.look(database, directory, control, environment)
+    entries = records.entries
     done: list[Done] = []
-    if plan.to_roll_back(entries, steps=steps, to=to, files=files) or session.begun(database):
+    if plan.to_roll_back(entries, steps=steps, to=to, files=files) or records.begun:
         with session.exclusive(database, control, environment) as db:
             entries = ledger.entries(db)
             todo = plan_down(db, files, steps, to, control)

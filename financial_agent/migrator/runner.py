@@ -90,11 +90,10 @@ class Outcome:
 
 def status(database: str, directory: Path, environment: str | None = None) -> Status:
     """Every migration's state. Writes nothing, not even the ledger's tables."""
-    files, entries = session.look(database, directory, session.ASKING)
-    items = [replace(item, reversible=_is_reversible(item)) for item in overview(files, entries, environment)]
-    items = progress.overlaid(items, session.begun(database))
-    stamped = session.stamp(database, session.ASKING)
-    return Status(display_name(database), exists(database), _with_rebuilds(database, items), stamped, environment)
+    files, records = session.look(database, directory, session.ASKING)
+    items = [replace(item, reversible=_is_reversible(item)) for item in overview(files, records.entries, environment)]
+    items = _with_rebuilds(database, progress.overlaid(items, records.begun))
+    return Status(display_name(database), exists(database), items, records.stamp, environment)
 
 
 def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], environment: str | None) -> list[Item]:
@@ -107,8 +106,8 @@ def overview(files: Sequence[MigrationFile], entries: Sequence[Entry], environme
 
 def pending(database: str, directory: Path, environment: str | None = None) -> list[MigrationFile]:
     """The files that a run would apply, from their names and heads alone: the cheapest question. Writes nothing."""
-    files, entries = session.look(database, directory, session.ASKING)
-    return [file for file in plan.pending(files, entries) if not heads.peek(file).is_excluded(environment)]
+    files, records = session.look(database, directory, session.ASKING)
+    return [file for file in plan.pending(files, records.entries) if not heads.peek(file).is_excluded(environment)]
 
 
 def migrate(
@@ -127,14 +126,15 @@ def migrate(
     errors of `errors`: after one the migrations before the failing one are applied and recorded.
     """
     control, environment = control or Control(), environment or Environment()
-    files, entries = session.look(database, directory, control, environment)
+    files, records = session.look(database, directory, control, environment)
+    entries = records.entries
     once = cache(read)
     steps = plan_up(files, entries, target, out_of_order, environment.name, once)
     warn_of_edited(files, entries, control)
     if not exists(database):  # a refusal leaves no empty database behind
         foresee(database, steps, control.patience())
     done: list[Done] = []
-    if steps or session.begun(database) or (environment.change and exists(database)):
+    if steps or records.begun or (environment.change and exists(database)):
         with session.exclusive(database, control, environment) as db:
             git_commit = commit_of(directory)
             adoption.recover(database, db, files, environment.name, control, git_commit)

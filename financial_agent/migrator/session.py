@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from financial_agent.migrator import attempt, ledger, progress
 from financial_agent.migrator.control import Control
@@ -29,15 +30,25 @@ from financial_agent.migrator.script import MigrationFile
 ASKING = Control(wait=5.0)
 
 
+class Records(NamedTuple):
+    """What a database tells of its migrations."""
+
+    entries: list[Entry]
+    begun: list[Progress]
+    """What was begun and is not done."""
+    stamp: str | None
+    """The environment that the database belongs to."""
+
+
 def look(
     database: str, directory: Path, control: Control, environment: Environment | None = None
-) -> tuple[list[MigrationFile], list[Entry]]:
-    """The folder's files and the ledger's entries. Writes nothing. Raises the FA1xx and FA2xx errors and, where an
+) -> tuple[list[MigrationFile], Records]:
+    """The folder's files, and the database's records. Writes nothing. Raises the FA1xx and FA2xx errors and, where an
     environment is given, EnvironmentDiffers for a database of another one."""
     try:
         files = discover(directory, dialect_of(database))
     except VersionDuplicated as error:
-        _name_the_pending(error, directory, recorded(database, control))
+        _name_the_pending(error, directory, recorded(database, control).entries)
         raise
     return files, recorded(database, control, environment)
 
@@ -51,19 +62,16 @@ def _name_the_pending(error: VersionDuplicated, directory: Path, entries: Sequen
         error.hint = f"Give the one that is not applied the next free number: flask db renumber {shlex.quote(*pending)}"
 
 
-def recorded(database: str, control: Control, environment: Environment | None = None) -> list[Entry]:
-    """The ledger's entries. Writes nothing. Raises the FA1xx errors and, where an environment is given,
+def recorded(database: str, control: Control, environment: Environment | None = None) -> Records:
+    """The database's records, in one look. Writes nothing. Raises the FA1xx errors and, where an environment is given,
     EnvironmentDiffers for a database of another one."""
     with _asked(database, control) as db:
-        if environment:
-            refuse_another(display_name(database), ledger.environment(db) if db else None, environment)
-        return ledger.entries(db) if db else []
-
-
-def stamp(database: str, control: Control) -> str | None:
-    """The environment that a database belongs to. Writes nothing. Raises the FA1xx errors."""
-    with _asked(database, control) as db:
-        return ledger.environment(db) if db else None
+        records = (
+            Records(ledger.entries(db), progress.read(db), ledger.environment(db)) if db else Records([], [], None)
+        )
+    if environment:
+        refuse_another(display_name(database), records.stamp, environment)
+    return records
 
 
 @contextmanager
@@ -76,12 +84,6 @@ def _asked(database: str, control: Control) -> Iterator[Database | None]:
         closing(connect(database, readonly=True, patience=control.patience())) as db,
     ):
         yield db
-
-
-def begun(database: str) -> list[Progress]:
-    """What was begun in batches and is not done. Writes nothing. Raises the FA1xx errors."""
-    with _asked(database, ASKING) as db:
-        return progress.read(db) if db else []
 
 
 @contextmanager

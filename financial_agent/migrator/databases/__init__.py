@@ -125,9 +125,9 @@ def exists(database: str) -> bool:
 
 def file_of(database: str) -> Path:
     """The file that a SQLite database is in, links followed."""
-    from financial_agent.migrator.databases.sqlite import connection
+    from financial_agent.migrator.databases.sqlite import paths
 
-    return connection.path_of(database).resolve()
+    return paths.path_of(database).resolve()
 
 
 def scratch(database: str, patience: Patience, *, empty: bool = False) -> Database:

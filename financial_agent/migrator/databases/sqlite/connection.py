@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
-import shlex
 import sqlite3
 import time
 from collections import Counter, deque
@@ -29,7 +27,6 @@ from financial_agent.migrator.databases import (
     SchemaObject,
     StatementError,
     Stopped,
-    display_name,
 )
 from financial_agent.migrator.databases.rebuild import Rebuild
 from financial_agent.migrator.databases.sqlite import attempt as attempts
@@ -46,7 +43,6 @@ from financial_agent.migrator.errors import (
     DatabaseFolderMissing,
     DatabaseLocked,
     DatabaseReadOnly,
-    DatabaseUnsupported,
     DatabaseUnusable,
     MigratorError,
     RunLocked,
@@ -63,32 +59,6 @@ OR tbl_name NOT IN ('_migrations', '_migration_history', '_migration_progress',
 '_litestream_seq', '_litestream_lock'))"""
 
 Result = TypeVar("Result")
-
-
-def path_of(database: str) -> Path:
-    """The file that a path or a `sqlite:///path` URL names. Raises DatabaseUnsupported."""
-    path = database.removeprefix("sqlite:///")
-    if re.match(r"[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE):
-        why = "a slash is missing" if database.startswith("sqlite:") else "this version runs on SQLite only"
-        raise DatabaseUnsupported(database=display_name(database), why=why)
-    if path in ("", ":memory:") or path.startswith("file:"):
-        why = "every connection to it would be a new, empty one" if path != "" else "it is empty"
-        raise DatabaseUnsupported(database=database, why=why if not path.startswith("file:") else "it is a URI")
-    if "\0" in path:
-        raise DatabaseUnsupported(database=database, why="it holds a NUL byte")
-    return Path(path)
-
-
-def exists(path: Path) -> bool:
-    """Whether there is a file; a missing one is a new database. Raises DatabaseUnusable when that cannot be told."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        fix = f"ls -ld {shlex.quote(str(path.parent))}"
-        raise DatabaseUnusable(database=path, cause=error.strerror, fix=fix) from error
-    return True
 
 
 class SqliteDatabase:

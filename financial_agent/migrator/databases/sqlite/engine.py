@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from financial_agent.migrator.databases import Database, Patience, SoleDatabase, TableChange, Workspace
-from financial_agent.migrator.databases.sqlite import connection
-from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase, path_of
+from financial_agent.migrator.databases.sqlite import paths
+from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase
+from financial_agent.migrator.databases.sqlite.paths import path_of
 
 
 def connect(database: str, *, readonly: bool, patience: Patience) -> Database:
@@ -16,7 +17,7 @@ def connect(database: str, *, readonly: bool, patience: Patience) -> Database:
 
 
 def exists(database: str) -> bool:
-    return connection.exists(path_of(database))
+    return paths.exists(path_of(database))
 
 
 def scratch(database: str, patience: Patience, *, empty: bool) -> Database:

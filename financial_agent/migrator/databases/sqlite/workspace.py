@@ -11,8 +11,9 @@ from pathlib import Path
 
 from financial_agent.migrator.databases import OutOfSpace, Patience
 from financial_agent.migrator.databases.private_folder import private_folder
-from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase, exists
+from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase
 from financial_agent.migrator.databases.sqlite.copy import Progress, copy, explained
+from financial_agent.migrator.databases.sqlite.paths import exists
 from financial_agent.migrator.errors import NoSpace
 
 _CHUNK = 1 << 30  # bytes
