@@ -281,9 +281,7 @@ class MysqlDatabase(ServerDatabase):
         return str(rows[0][0]) if rows else None
 
 
-def _fetch(
-    connection: Connection, *, sql: str, parameters: Sequence[object]
-) -> tuple[tuple[str, ...], list[Row], int]:
+def _fetch(connection: Connection, *, sql: str, parameters: Sequence[object]) -> tuple[tuple[str, ...], list[Row], int]:
     with connection.cursor() as cursor:
         cursor.execute(with_marks(sql, parameters), tuple(parameters) or None)
         if cursor.description is None:

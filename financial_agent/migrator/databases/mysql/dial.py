@@ -31,15 +31,15 @@ def dial(url: Url, *, readonly: bool = False) -> Connection:
     DatabaseUnusable."""
     try:
         import pymysql
+        from pymysql import converters
         from pymysql.constants import CLIENT, FIELD_TYPE
-        from pymysql.converters import conversions
     except ImportError:
         raise DriverMissing(database=url.display, driver="PyMySQL", extra="mysql") from None
     options = _options(url)
     path = options.pop("unix_socket", None)
     if path:  # where nobody listens in; and making a TLS context takes 50 ms
         options.setdefault("ssl_disabled", True)
-    as_text = {FIELD_TYPE.DATETIME: str, FIELD_TYPE.TIMESTAMP: str}
+    conversions: dict[Any, Any] = {**converters.conversions, FIELD_TYPE.DATETIME: str, FIELD_TYPE.TIMESTAMP: str}
     try:
         connection: Connection = pymysql.Connection(
             host=url.host or "localhost",
@@ -53,7 +53,7 @@ def dial(url: Url, *, readonly: bool = False) -> Connection:
             connect_timeout=_CONNECTING,
             # An UPDATE tells the rows that it found, as other engines do, not those that it left different.
             client_flag=CLIENT.FOUND_ROWS,
-            conv={**conversions, **as_text},
+            conv=conversions,
             program_name=PROGRAM,
             unix_socket=path,
             **options,
