@@ -31,6 +31,8 @@ CHAINS = (
 )
 FILES = {"source", "lexer", "dialects", "directives", "heads", "sections", "script", "discovery"}
 FLASK_ONLY = {"flask", "click", "werkzeug", "jinja2", "dotenv"}
+# A server's driver is for the modules of its own package.
+DRIVERS = {"migrator.databases.mysql": "pymysql", "migrator.databases.postgresql": "psycopg"}
 # What the plain runner imports beside the engine.
 PLAIN = {"config", "cli_render", "migrations.run_migrations"}
 
@@ -86,7 +88,8 @@ def test_files_are_read_without_knowing_any_database(module: str) -> None:
 
 
 def test_a_database_knows_neither_files_nor_plans() -> None:
-    above = {*FILES, "ledger", "plan", "execution", "runner"}
+    # Where a statement's words lie is no file's affair.
+    above = {*FILES - {"lexer", "dialects"}, "ledger", "plan", "execution", "runner"}
     modules = [name.removeprefix("migrator.") for name in ENGINE if ".databases" in name]
     assert {module: found for module in modules if (found := reached(module) & above)} == {}
 
@@ -94,7 +97,7 @@ def test_a_database_knows_neither_files_nor_plans() -> None:
 def test_the_engine_and_the_plain_runner_need_only_the_standard_library() -> None:
     for module in (*ENGINE, *PLAIN):
         needed = {name.partition(".")[0] for name in imports(module) if name not in MODULES}
-        optional = {"dotenv"} if module == "migrations.run_migrations" else set()
+        optional = {"dotenv"} if module == "migrations.run_migrations" else {DRIVERS.get(module.rpartition(".")[0], "")}
         assert needed - sys.stdlib_module_names <= {"financial_agent"} | optional, module
         assert not needed & (FLASK_ONLY - optional), module
 
