@@ -47,6 +47,24 @@ def copy(database: str, target: Path, patience: Patience, progress: Callable[[in
     copy.copy(path_of(database), target, mode, patience, progress)
 
 
+def backup_names(database: str) -> tuple[str, str]:
+    return path_of(database).resolve().name.removesuffix(".db"), ".db"  # a usual suffix tells nothing
+
+
+def find_flaw(backup: Path, patience: Patience) -> str | None:
+    from financial_agent.migrator.databases.sqlite import backups
+
+    return backups.find_flaw(backup, patience)
+
+
+def loaded(
+    database: str, backup: Path, patience: Patience, progress: Callable[[int, int], None]
+) -> AbstractContextManager[str]:
+    from financial_agent.migrator.databases.sqlite import backups
+
+    return backups.loaded(path_of(database).resolve(), backup, patience, progress)
+
+
 def connect_alone(database: str, patience: Patience) -> SoleDatabase:
     from financial_agent.migrator.databases.sqlite.replace import Sole
 
