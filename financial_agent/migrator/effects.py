@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from financial_agent.migrator import rebuild
 from financial_agent.migrator.backfill import refuse_unfit
 from financial_agent.migrator.batches import batch_of
-from financial_agent.migrator.databases import Database, Effect, Effects, Patience, StatementError, Stopped, scratch
+from financial_agent.migrator.databases import (
+    Database,
+    Effect,
+    Effects,
+    Patience,
+    StatementError,
+    Stopped,
+    connect,
+    is_file,
+    scratch,
+)
 from financial_agent.migrator.errors_run import RunFailed
 from financial_agent.migrator.execution import refuse_cascade, what_then
 from financial_agent.migrator.lexer import Statement, tokens
@@ -25,6 +35,8 @@ WHERE type = 'trigger' OR sql LIKE '%conflict%' OR sql LIKE 'create virtual %' L
 
 def effects_of(db: Database, statement: Statement) -> Effects:
     """What a statement would do to the database as it is now."""
+    if db.knows_effects_by_words:
+        return db.effects(statement.text)
     if statement.keyword == "VACUUM":
         return Effects((Effect("rewrite"),))
     if statement.keyword in _HARMLESS - {"CREATE"}:
@@ -51,14 +63,20 @@ def effects_of(db: Database, statement: Statement) -> Effects:
 
 def foresee(database: str, steps: Sequence[Step], patience: Patience) -> list[Effect]:
     """What the steps would destroy of what is in a database, which may be a new one, in the order in which they would;
-    found by trying the definitions on the schema alone. What the steps make themselves does not count.
+    found by trying the definitions on the schema alone, or, on a server, by their words. What the steps make themselves
+    does not count.
 
     Raises CascadeRefused for a DROP TABLE that would reach other tables' rows, and BatchInvalid for batches
     without an end. Nobody else may run migrations now.
     """
-    if all(step.script.keywords <= _HARMLESS and not step.script.rebuilds for step in steps):
+    # MariaDB knows CREATE OR REPLACE TABLE.
+    harmless = _HARMLESS if is_file(database) else _HARMLESS - {"CREATE"}
+    if all(step.script.keywords <= harmless and not step.script.rebuilds for step in steps):
         return []
     found: list[Effect] = []
+    if not is_file(database):
+        with closing(connect(database, readonly=True, patience=patience)) as db:
+            return list(dict.fromkeys(_by_words(db, steps)))
     with closing(scratch(database, patience)) as db:
         try:
             _try(db, steps, found)
@@ -83,12 +101,41 @@ def _try(db: Database, steps: Sequence[Step], found: list[Effect]) -> None:
             is_plain = not can_insert_destroy and not _says_conflict(statement)
             if statement.keyword == "INSERT" and (found or is_plain):
                 continue  # a file may hold millions of them, and one that destroys something is enough
-            if statement.keyword == "DROP":
-                refuse_cascade(db, step, statement)
+            refuse_cascade(db, step, statement)
             found += [effect for effect in effects_of(db, statement).destroyed if effect.name not in made]
             if statement.keyword in _DEFINING:
                 made = _define(db, step, statement, made)
                 can_insert_destroy = _can_insert_destroy(db)
+
+
+def _by_words(db: Database, steps: Sequence[Step]) -> Iterator[Effect]:
+    there = {_bare(each.name) for each in db.objects()}
+    made: set[str] = set()
+    for step in steps:
+        for statement in step.script.statements():
+            if statement.keyword == "INSERT" and not (batch_of(statement) or _may_upsert(statement)):
+                continue  # a file may hold millions of them
+            refuse_cascade(db, step, statement)
+            effects = db.effects(statement.text)
+            if batch_of(statement) and effects.target not in made:
+                refuse_unfit(db, step, statement)
+            yield from (effect for effect in effects.destroyed if effect.name not in made)
+            gone = {
+                effect.name for effect in effects.destroyed if effect.kind.startswith("drop ") and not effect.column
+            }
+            made -= gone
+            there -= {_bare(name) for name in gone}
+            made |= {name for name in effects.created if _bare(name) not in there}
+
+
+def _may_upsert(statement: Statement) -> bool:
+    text = statement.text.lower()
+    return "conflict" in text or "duplicate" in text
+
+
+def _bare(name: str) -> str:
+    """A name without its schema, and without its case: what may be there already was not made by a step."""
+    return name.rpartition(".")[2].lower()
 
 
 def _define(db: Database, step: Step, statement: Statement, made: set[str]) -> set[str]:

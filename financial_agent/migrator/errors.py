@@ -170,6 +170,13 @@ class CascadeRefused(Refused):
     )
 
 
+class CascadeTakesAlong(CascadeRefused):
+    """The statement says CASCADE, and not what that reaches."""
+
+    text = "{table} CASCADE would take along: {children}"
+    advice = "If they should go, add the line: -- migrate:allow cascade\n{then}"
+
+
 class Irreversible(Refused):
     code = "FA402"
     text = "{names} cannot be rolled back: {why}"

@@ -25,7 +25,7 @@ from financial_agent.migrator.databases import (
     Stopped,
 )
 from financial_agent.migrator.databases.rebuild import Rebuild
-from financial_agent.migrator.errors import CascadeRefused, LedgerUnusable, MigratorError
+from financial_agent.migrator.errors import CascadeRefused, CascadeTakesAlong, LedgerUnusable, MigratorError
 from financial_agent.migrator.errors_files import FileChanged
 from financial_agent.migrator.errors_run import (
     AssertionFailed,
@@ -41,7 +41,7 @@ from financial_agent.migrator.events import Done, Warned, Working
 from financial_agent.migrator.guard import EndedTransaction, in_transaction
 from financial_agent.migrator.journal import Journal
 from financial_agent.migrator.ledger import Progress
-from financial_agent.migrator.lexer import Statement, locate, place
+from financial_agent.migrator.lexer import Statement, locate, place, tokens
 from financial_agent.migrator.plan import Step, version_of
 from financial_agent.migrator.retry import patiently
 
@@ -228,8 +228,7 @@ class Execution:
         if now - self._reported > _REPORT_EVERY:
             self._reported = now
             self._control.report(Working(self._step.filename, self._begun - 1))
-        if statement.keyword == "DROP":
-            refuse_cascade(self._db, self._step, statement)
+        refuse_cascade(self._db, self._step, statement)
         if self._observe:
             self._observe(statement)
 
@@ -355,18 +354,21 @@ def what_then(step: Step) -> str:
 
 
 def refuse_cascade(db: Database, step: Step, statement: Statement) -> None:
-    """Raise CascadeRefused when a DROP would delete or change rows of other tables through foreign keys.
+    """Raise CascadeRefused when a DROP would delete or change rows of other tables through foreign keys, or a DROP or
+    TRUNCATE that says CASCADE would take others along.
 
-    While the connection does not enforce them, there is nothing to find.
+    While the connection does not enforce foreign keys, there is nothing to find.
     """
-    if "cascade" in step.script.allow:
+    if statement.keyword not in ("DROP", "TRUNCATE") or "cascade" in step.script.allow:
         return
     table, children = db.cascades(statement.text)
     if children:
         location = locate(step.script.source.name, statement, 0)
         then = what_then(step)
         then = then[0].upper() + then[1:]
-        raise CascadeRefused(location=location, table=table, children=", ".join(children), then=then)
+        is_said = "CASCADE" in map(str.upper, tokens(statement.text, statement.dialect))
+        refusal = CascadeTakesAlong if is_said else CascadeRefused
+        raise refusal(location=location, table=table, children=", ".join(children), then=then)
 
 
 def summary(orphans: Counter[Orphan]) -> str:

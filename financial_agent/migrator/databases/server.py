@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
-from financial_agent.migrator.databases.database import Answer, Orphan, Patience, Row, StatementError, Stopped
+from financial_agent.migrator.databases.database import (
+    Answer,
+    Effects,
+    Orphan,
+    Patience,
+    Row,
+    StatementError,
+    Stopped,
+)
+from financial_agent.migrator.databases.effects_by_words import find_effects
 from financial_agent.migrator.databases.url import Url
 
 if TYPE_CHECKING:
@@ -52,6 +61,7 @@ def with_marks(sql: str, parameters: Sequence[object]) -> str:
 class ServerDatabase:
     """One connection to a database of a server, in autocommit mode: every BEGIN and COMMIT is the engine's own."""
 
+    dialect: str
     resumes = True
     knows_effects_by_words = True
     blocks_writers = False
@@ -82,7 +92,15 @@ class ServerDatabase:
     def in_transaction(self) -> bool:
         raise NotImplementedError
 
+    @property
+    def home(self) -> str:
+        """The schema, or the database, that a name without one is in."""
+        raise NotImplementedError
+
     # What is the same.
+
+    def effects(self, sql: str) -> Effects:
+        return find_effects(sql, self.dialect, self.home)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         return self._ask(sql, parameters)[1]
