@@ -209,6 +209,10 @@ class Database(Protocol):
         count, bytes."""
 
     @property
+    def ledger_options(self) -> str:
+        """What stands behind the columns where a table of the ledger's is made."""
+
+    @property
     def name(self) -> str:
         """The database as a person knows it, without any password."""
 
@@ -350,5 +354,5 @@ class SoleDatabase(Database, Protocol):
     def copy(self, target: Path, mode: int, progress: Callable[[int, int], None]) -> None:
         """As `copy`."""
 
-    def replace_by(self, other: Path, progress: Callable[[int, int], None]) -> None:
-        """Take over the content of another database, in one transaction. Raises OutOfSpace, StatementError, Stopped."""
+    def replace_by(self, other: str, progress: Callable[[int, int], None]) -> None:
+        """Take over the content of another database, in one transaction. Raises NoSpace, StatementError, Stopped."""
