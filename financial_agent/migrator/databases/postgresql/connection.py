@@ -268,7 +268,9 @@ class PostgresqlDatabase(ServerDatabase):
         self._prepare_session(self._connection)
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
-        raise NotImplementedError
+        from financial_agent.migrator.databases.postgresql import guard  # few migrations are written in Python
+
+        return guard.lend(self._connection, self._worker, use, rules, self._patience.stop)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
