@@ -270,7 +270,7 @@ def _verified_state(database: str) -> str:
 
 def _what_remains(step: Step, execution: Execution) -> str:
     if so_far := execution.so_far:
-        return f", and of {step.filename} {so_far} are in effect; the next run goes on behind them"
+        return f", and of {step.filename} {so_far.in_effect}; the next run goes on behind them"
     if execution.lasting:
         return f", and of {step.filename} {execution.lasting} of {step.script.count} statements took effect"
     what = "run" if step.migration else "rollback"
