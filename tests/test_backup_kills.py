@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from financial_agent.migrator import backup
+from financial_agent.migrator import backup, backup_files
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from tests.helpers import FLASK, Site, finish, rows_of, run_with, state, until
@@ -41,8 +41,8 @@ def saved(site: Site) -> Path:
     return site.root / "saved.db"
 
 
-def listed(site: Site) -> list[backup.Backup]:
-    return backup.listed(str(site.database), site.data / "backups")
+def listed(site: Site) -> list[backup_files.Backup]:
+    return backup_files.listed(str(site.database), site.data / "backups")
 
 
 def content(database: Path) -> tuple[Any, ...]:
@@ -54,7 +54,7 @@ def check_backups(site: Site) -> None:
     """Whatever is listed is complete, and is what the database was."""
     for each in listed(site):
         assert each.checked
-        backup.verify(each.path, Control().patience())
+        backup_files.verify(each.path, Control().patience())
         assert content(each.path) == content(site.database)
 
 
@@ -190,9 +190,9 @@ def test_a_backup_on_a_full_disk_is_not_there_and_says_so(site: Site, free: int)
         assert failed.returncode == 4, failed.stderr
         # In WAL mode SQLite opens no database without room for its index.
         assert ("FA433" if free > 50 or site.value("PRAGMA journal_mode") != "wal" else "FA430") in failed.stderr
-        assert backup.listed(str(full / "app.db"), full / "backups") == []
+        assert backup_files.listed(str(full / "app.db"), full / "backups") == []
     assert again.returncode == 0, again.stderr
-    found = backup.listed(str(spacious / "app.db"), spacious / "backups")
+    found = backup_files.listed(str(spacious / "app.db"), spacious / "backups")
     assert len(found) == (2 if failed.returncode == 0 else 1)
     assert all(content(each.path) == content(site.database) for each in found)
 

@@ -88,7 +88,8 @@ def test_files_are_read_without_knowing_any_database(module: str) -> None:
 
 
 def test_a_database_knows_neither_files_nor_plans() -> None:
-    above = {*FILES, "ledger", "plan", "execution", "runner"}
+    # Where a statement's words lie is no file's affair.
+    above = {*FILES - {"lexer", "dialects"}, "ledger", "plan", "execution", "runner"}
     modules = [name.removeprefix("migrator.") for name in ENGINE if ".databases" in name]
     assert {module: found for module in modules if (found := reached(module) & above)} == {}
 

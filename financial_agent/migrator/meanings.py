@@ -143,6 +143,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA433": (None, "A copy needs as much space as the database."),
     "FA434": (None, "A file that somebody wrote by hand must not be replaced by one that a program makes."),
     "FA435": (None, "The lock file lies in the folder of the migrations."),
+    "FA436": (None, "A program that is older than the server leaves out what it does not know, or fails halfway."),
     "FA450": (
         None,
         "What a migration would do is tried in a database of its own, beside the one that matters, which is dropped "
