@@ -151,7 +151,7 @@ class Execution:
 
     def _effect(self, statement: Statement) -> int:
         if not (statement.directives or self._script.is_python):  # a file may hold millions of these
-            return self._db.execute(statement.text)
+            return self._db.execute(statement.text, (statement.data,) if statement.data else ())
         then = what_then(self._step)
         if self._script.is_python:
             return python_run.run(self._db, self._script, self._step.filename, then, self._control.stop)
