@@ -23,7 +23,7 @@ from financial_agent.migrator.errors_server import ToolFailed
 _TICK = 0.1  # seconds between two questions whether to stop
 _PAUSE = 0.5  # seconds between two tries for the locks
 
-# What is the user's: neither the system's, nor an extension's, nor made with something else, as a range's functions are.
+# What is the user's: not the system's, nor an extension's, nor made with something else, as a range's functions are.
 _OWN = """NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = {object}.classid AND e.objid = {object}.objid
 AND e.deptype IN ('e', 'i'))"""
 _SCHEMAS = "SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
