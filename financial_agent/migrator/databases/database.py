@@ -323,6 +323,9 @@ class Workspace(Protocol):
     def remove(self, database: str) -> None:
         """Give a copy's space back."""
 
+    def size(self, database: str) -> int:
+        """How many bytes a copy takes."""
+
 
 class SoleDatabase(Database, Protocol):
     """The only connection to a database: until it is closed, nobody else reads or writes."""
