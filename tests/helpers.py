@@ -3,28 +3,22 @@ everything that a database holds, in a form that can be compared."""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import runpy
-import signal
 import sqlite3
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryFile
 from threading import Timer
 from typing import Any, NamedTuple
 
 from financial_agent.migrator import discovery, repair, runner
 from financial_agent.migrator.control import Control
+from tests.forks import ROOT, Fork
 
-ROOT = Path(__file__).resolve().parents[1]
 PLAIN = [sys.executable, str(ROOT / "financial_agent" / "migrations" / "run_migrations.py")]
 FLASK = [sys.executable, "-m", "flask", "--app", "financial_agent", "db"]
 # The package's own migrations, as SQLite takes them.
@@ -77,17 +71,17 @@ class Site:
 
     def migrate(self, *, dies_at: int = 0) -> Finished:
         """The plain runner, which starts faster than Flask."""
-        return run([*PLAIN, *self.options()], self.root, dies_at)
+        return run([*PLAIN, *self.options()], self.root, dies_at=dies_at)
 
     def flask(self, *words: str, dies_at: int = 0) -> Finished:
         """`flask db …`"""
-        return run([*FLASK, *words, *self.options()], self.root, dies_at)
+        return run([*FLASK, *words, *self.options()], self.root, dies_at=dies_at)
 
     def migrating(self) -> AbstractContextManager[Process]:
-        return started([*PLAIN, *self.options()], self.root)
+        return forked([*PLAIN, *self.options()], self.root)
 
     def flasking(self, *words: str, stdin: int = subprocess.DEVNULL) -> AbstractContextManager[Process]:
-        return started([*FLASK, *words, *self.options()], self.root, stdin=stdin)
+        return forked([*FLASK, *words, *self.options()], self.root, stdin=stdin)
 
     def options(self) -> list[str]:
         return ["--database", str(self.database), "--directory", str(self.directory)]
@@ -169,26 +163,41 @@ def started(
     command: Sequence[str], folder: Path, *, stdin: int = subprocess.DEVNULL, patience: float = PATIENCE
 ) -> Iterator[Process]:
     """A process that is killed, if it still runs, when the context or patience ends."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("FINANCIAL_AGENT_", "FLASK_"))
-    }
-    environment["PYTHONPATH"] = str(ROOT)
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env=environment(),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
     )
+    with killed_in_the_end(process, patience):
+        yield process
+
+
+@contextmanager
+def forked(command: Sequence[str], folder: Path, **options: Any) -> Iterator[Process]:
+    """The same of a Python command, which begins sooner. The options are those of a Fork."""
+    with killed_in_the_end(process := Fork(command, folder, environment(), **options), PATIENCE):
+        yield process
+
+
+def environment() -> dict[str, str]:
+    """The environment without the settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FINANCIAL_AGENT_", "FLASK_"))}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def killed_in_the_end(process: Process, patience: float) -> Iterator[None]:
     deadline = Timer(patience, process.kill)
-    deadline.daemon = True  # Python joins other threads before it ends the server below
+    deadline.daemon = True
     deadline.start()
     with process:
         try:
-            yield process
+            yield
         finally:
             deadline.cancel()
             process.kill()
@@ -200,10 +209,15 @@ def finish(process: Process) -> Finished:
     return _without_traceback(subprocess.CompletedProcess(process.args, process.returncode, out, err))
 
 
+def run(command: Sequence[str], folder: Path, **options: Any) -> Finished:
+    """A Python command to its end, in a process of its own. The options are those of a Fork."""
+    with forked(command, folder, **options) as process:
+        return finish(process)
+
+
 def run_with(prefix: Sequence[str], command: Sequence[str], site: Site) -> Finished:
     """A command of the site's to its end, started by another one: with fewer privileges, less space, …"""
-    with started([*prefix, *command, *site.options()], site.root) as process:
-        return finish(process)
+    return run([*command, *site.options()], site.root, prefix=prefix)
 
 
 def _without_traceback(finished: Finished) -> Finished:
@@ -310,93 +324,3 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
         for path in folder.rglob("*")
         if path.is_file()
     }
-
-
-# Processes that are forked from one that has imported everything, which takes a tenth of the time of a new one.
-
-
-def run(command: Sequence[str], folder: Path, dies_at: int = 0) -> Finished:
-    """A Python command to its end, in a process of its own.
-
-    With `dies_at` it dies by SIGKILL just before that call of SQLite, counted from 1: a statement of a migration or of
-    its record, BEGIN, COMMIT, a question.
-    """
-    server = _server()
-    assert server.stdin
-    assert server.stdout
-    server.stdin.write(json.dumps([command, str(folder), dies_at]) + "\n")
-    server.stdin.flush()
-    code, out, err = json.loads(server.stdout.readline())
-    return _without_traceback(subprocess.CompletedProcess(command, code, out, err))
-
-
-@cache
-def _server() -> Process:
-    code = "from tests.helpers import serve; serve()"
-    context = started([sys.executable, "-c", code], ROOT, stdin=subprocess.PIPE, patience=3600)
-    server = context.__enter__()
-    atexit.register(context.__exit__, None, None, None)
-    return server
-
-
-def serve() -> None:
-    """The server's side: an order a line in, an end a line out."""
-    import financial_agent.cli
-    import financial_agent.doctor  # noqa: F401
-
-    for line in sys.stdin:
-        command, folder, dies_at = json.loads(line)
-        with TemporaryFile() as out, TemporaryFile() as err:
-            child = os.fork()
-            if child == 0:
-                with open(os.devnull) as nothing:
-                    for at, file in enumerate((nothing, out, err)):
-                        os.dup2(file.fileno(), at)
-                os.chdir(folder)
-                os._exit(_exit_code(command[1:], dies_at))
-            _, status = os.waitpid(child, 0)
-            texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
-        print(json.dumps([os.waitstatus_to_exitcode(status), *texts]), flush=True)  # noqa: T201
-
-
-def _exit_code(words: list[str], dies_at: int) -> int:
-    """Run a command as `python` would that has these words behind it."""
-    if dies_at:
-        _make_mortal(dies_at)
-    try:
-        if words[0] == "-m":
-            sys.argv = words[1:]
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = words
-            runpy.run_path(words[0], run_name="__main__")
-    except SystemExit as end:
-        return int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
-
-
-def _make_mortal(dies_at: int) -> None:
-    calls = 0
-
-    class Mortal(sqlite3.Connection):
-        """SQLite's own connection, whose process dies at a call of it."""
-
-        def execute(self, *arguments: Any) -> sqlite3.Cursor:
-            nonlocal calls
-            calls += 1
-            if calls == dies_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().execute(*arguments)
-
-    connect = sqlite3.connect
-
-    def connect_mortally(database: Any, **options: Any) -> sqlite3.Connection:
-        return connect(database, **options, factory=sqlite3.Connection if database == ":memory:" else Mortal)
-
-    sqlite3.connect = connect_mortally  # type: ignore[assignment]
