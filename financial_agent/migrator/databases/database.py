@@ -137,6 +137,11 @@ class Busy(StatementError):
     be tried again."""
 
 
+class ConnectionLost(StatementError):
+    """The connection to the server broke. What was not committed is undone; of a COMMIT, or a statement that commits by
+    itself, that was on its way is not known whether it took effect."""
+
+
 class OutOfSpace(StatementError):
     """The disk, or a quota, is full."""
 
@@ -198,6 +203,10 @@ class Database(Protocol):
     def ledger_types(self) -> Mapping[str, str]:
         """How a column of the ledger is defined, by its kind: id, name, key, moment, text, required, number,
         count, bytes."""
+
+    @property
+    def ledger_options(self) -> str:
+        """What stands behind the columns where a table of the ledger's is made."""
 
     @property
     def name(self) -> str:

@@ -65,6 +65,7 @@ class ServerDatabase:
     resumes = True
     knows_effects_by_words = True
     blocks_writers = False
+    ledger_options = ""
 
     def __init__(self, url: Url, *, readonly: bool, patience: Patience) -> None:
         self.url = url

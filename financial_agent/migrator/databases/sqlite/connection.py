@@ -79,6 +79,7 @@ class SqliteDatabase:
         "count": "INTEGER NOT NULL",
         "bytes": "BLOB",
     }
+    ledger_options = ""
 
     def __init__(self, path: Path, *, readonly: bool = False, patience: Patience) -> None:
         self.path = path

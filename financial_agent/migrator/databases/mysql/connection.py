@@ -1,0 +1,313 @@
+"""MySQL and MariaDB through PyMySQL, in autocommit mode: every START TRANSACTION and COMMIT is the engine's own."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from financial_agent.migrator.databases import (
+    Answer,
+    Borrowing,
+    ConnectionLost,
+    Effects,
+    Orphan,
+    OrphansLeft,
+    Patience,
+    Row,
+    SchemaObject,
+    StatementError,
+)
+from financial_agent.migrator.databases.mysql import errors, schema
+from financial_agent.migrator.databases.mysql.dial import Connection, dial
+from financial_agent.migrator.databases.mysql.foreign_keys import find_orphans
+from financial_agent.migrator.databases.mysql.lock import RunLock
+from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
+from financial_agent.migrator.databases.url import Url
+from financial_agent.migrator.errors import MigratorError
+
+_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which the server sends with the end of each statement
+# What leaves nothing on the connection: neither a setting, nor a variable, nor a temporary table.
+_LEAVES_NOTHING = re.compile(
+    r"(?:INSERT|UPDATE|DELETE|REPLACE|ALTER|RENAME|TRUNCATE|DROP|GRANT|REVOKE"
+    r"|CREATE\s+(?:TABLE|(?:UNIQUE\s+)?INDEX|VIEW))\b[^@]*$",
+    re.IGNORECASE,
+)
+
+Result = TypeVar("Result")
+
+
+class _Walked(NamedTuple):
+    """What came of a statement whose rows were not kept."""
+
+    answer: Answer
+    changed: int
+
+
+class MysqlDatabase(ServerDatabase):
+    """One connection to one database of a server."""
+
+    dialect = "mysql"
+    has_transactional_ddl = False
+    ledger_types: Mapping[str, str] = {
+        "id": "BIGINT PRIMARY KEY AUTO_INCREMENT",
+        "name": "VARCHAR(255) UNIQUE NOT NULL",
+        "key": "VARCHAR(255) PRIMARY KEY NOT NULL",
+        "moment": "DATETIME DEFAULT (utc_timestamp())",
+        "text": "LONGTEXT",
+        "required": "LONGTEXT NOT NULL",
+        "number": "BIGINT",
+        "count": "BIGINT NOT NULL",
+        "bytes": "LONGBLOB",
+    }
+    # MyISAM undoes nothing, and names differ by case.
+    ledger_options = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+
+    def __init__(self, url: Url, *, readonly: bool = False, patience: Patience) -> None:
+        super().__init__(url, readonly=readonly, patience=patience)
+        self._leaves_something = False
+        self._lock: RunLock | None = None
+        self._connection: Connection = None
+        try:
+            self._connection = self._dial()
+        except BaseException:
+            self._worker.close()
+            raise
+
+    # Opening and closing.
+
+    def _dial(self) -> Connection:
+        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "to connect")
+
+    def reset(self, *, settings: bool) -> None:
+        """A new session is the only one that is sure to be as it was."""
+        if self._leaves_something or settings:
+            self._hang_up()
+            self._connection = self._dial()
+            self._leaves_something = False
+            if self._lock:
+                self._lock.renew()
+
+    def close(self) -> None:
+        self._hang_up()
+        self._worker.close()
+
+    def _hang_up(self) -> None:
+        if self._connection:
+            connection, self._connection = self._connection, None
+            with suppress(Exception):  # PyMySQL refuses to close what is closed
+                connection.close()
+
+    def _cancel(self) -> None:
+        """KILL QUERY, from another session: closing this one would leave the server working."""
+        if self._connection is None:
+            return
+        identity = self._connection.thread_id()
+        with suppress(MigratorError, StatementError), closing(dial(self.url)) as other, other.cursor() as cursor:
+            cursor.execute(f"KILL QUERY {identity}")
+
+    # Asking.
+
+    @property
+    def folder(self) -> str:
+        return f"the server of {self.name}"
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection is not None and bool(self._connection.server_status & _IN_TRANSACTION)
+
+    def _ask(self, sql: str, parameters: Sequence[object]) -> tuple[tuple[str, ...], list[Row], int]:
+        return self._call(partial(_fetch, sql=sql, parameters=parameters), sql)
+
+    def answer(self, sql: str) -> Answer:
+        return self._call(partial(_walk, sql=sql), sql).answer
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        if parameters:
+            return super().execute(sql, parameters)
+        self._leaves_something = self._leaves_something or not _LEAVES_NOTHING.match(sql)
+        return self._call(partial(_walk, sql=sql), sql).changed
+
+    def _call(self, use: Callable[[Connection], Result], sql: str = "") -> Result:
+        """Use the connection in the worker's thread. Raises StatementError and what comes of it, and Stopped."""
+        connection = self._connection
+        if connection is None or not connection.open:
+            raise ConnectionLost("the connection to the server was lost")
+        import pymysql  # it is there: there is a connection
+
+        try:
+            return self._worker.run(partial(use, connection))
+        except pymysql.Error as error:
+            raise self._failure(error, sql) from None  # its own text may quote a row
+        except UnicodeEncodeError:
+            raise StatementError("it holds characters that are no Unicode text") from None
+
+    def _failure(self, error: Exception, sql: str) -> StatementError:
+        found = errors.failure(error, sql)
+        if not isinstance(found, ConnectionLost):
+            self._look()
+        return found
+
+    def _look(self) -> None:
+        """Learn whether a transaction is open: an error, which may have rolled it back, does not tell."""
+        with suppress(Exception):  # the next statement will tell
+            if self._connection:
+                self._connection.ping(reconnect=False)
+
+    def columns(self, table: str) -> list[str]:
+        return schema.columns(self.query, table, self._home(table))
+
+    def tables(self) -> dict[str, list[str]]:
+        return schema.tables(self.query)
+
+    def counts(self, table: str, columns: Sequence[str]) -> list[int]:
+        wanted = ", ".join(["count(*)", *(f"count({self.quoted(column)})" for column in columns)])
+        return [int(count) for count in self.query(f"SELECT {wanted} FROM {self.quoted(table)}")[0]]
+
+    def size(self, table: str) -> int:
+        # A consistent read locks nobody out.
+        return int(self.query(f"SELECT count(*) FROM {self.quoted(table)}")[0][0])
+
+    def objects(self) -> list[SchemaObject]:
+        return schema.objects(self.query, self.url.name)
+
+    def definitions(self) -> list[str]:
+        return schema.definitions(self.objects())
+
+    def fingerprint(self) -> str:
+        return schema.fingerprint(self.query)
+
+    def triggers(self, table: str) -> list[str]:
+        return schema.triggers(self.query, table, self._home(table))
+
+    def problems(self, *, quick: bool = False) -> list[str]:
+        return schema.problems(self.query, self.tables(), quick=quick)
+
+    def orphans(self) -> Counter[Orphan]:
+        return find_orphans(self.query)
+
+    def effects(self, sql: str) -> Effects:
+        raise NotImplementedError
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        try:
+            yield
+        finally:
+            self._rollback()
+
+    # Changing.
+
+    def quoted(self, name: str) -> str:
+        return schema.quoted(name)
+
+    def ledger(self, table: str) -> str:
+        home = self.url.ledger_schema
+        return f"{self.quoted(home)}.{self.quoted(table)}" if home else self.quoted(table)
+
+    def _home(self, table: str) -> str | None:
+        """The database that a table is in; None for the connection's own."""
+        return self.url.ledger_schema if table in LEDGER_TABLES else None
+
+    def enforce_foreign_keys(self, enforce: bool) -> None:
+        self.query(f"SET SESSION foreign_key_checks = {int(enforce)}")
+
+    def forgo_durability(self) -> None:
+        """Durability is the server's, not a session's."""
+
+    @contextmanager
+    def transaction(self, *, foreign_keys: bool = True) -> Iterator[Counter[Orphan]]:
+        if not foreign_keys:
+            self.enforce_foreign_keys(False)
+        try:
+            self.query("START TRANSACTION")
+            before = Counter[Orphan]() if foreign_keys else self.orphans()
+            yield before
+            if not foreign_keys and (new := self.orphans() - before):
+                raise OrphansLeft(new)
+            self._commit()
+        finally:
+            self._rollback()
+            if not foreign_keys:
+                with suppress(ConnectionLost):  # it must not hide what led to it
+                    self.enforce_foreign_keys(True)
+
+    def _commit(self) -> None:
+        if self._lock:
+            self._lock.check()
+        self.query("COMMIT")
+
+    def _rollback(self) -> None:
+        """Leave no transaction open. A ROLLBACK that fails must not hide the error that led to it: the server does the
+        same when the connection ends."""
+        if self.in_transaction:
+            with suppress(StatementError):
+                self.query("ROLLBACK")
+
+    def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
+        raise NotImplementedError
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        lock = RunLock(self.url, self._patience, self.query)
+        with lock.held():
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def note_attempt(self, text: str | None) -> None:
+        table = self.ledger("_migration_attempt")
+        # The history loses a line when this fails; a migration must not fail for it.
+        with suppress(StatementError):
+            if text is not None:
+                self.query(f"CREATE TABLE IF NOT EXISTS {table} (note LONGTEXT NOT NULL){self.ledger_options}")
+            elif not self.columns("_migration_attempt"):
+                return
+            with self.transaction():
+                self.query(f"DELETE FROM {table}")
+                if text is not None:
+                    self.query(f"INSERT INTO {table} (note) VALUES (?)", (text,))
+
+    def attempt(self) -> str | None:
+        if not self.columns("_migration_attempt"):
+            return None
+        rows = self.query(f"SELECT note FROM {self.ledger('_migration_attempt')}")
+        return str(rows[0][0]) if rows else None
+
+
+def _fetch(connection: Connection, *, sql: str, parameters: Sequence[object]) -> tuple[tuple[str, ...], list[Row], int]:
+    with connection.cursor() as cursor:
+        cursor.execute(with_marks(sql, parameters), tuple(parameters) or None)
+        if cursor.description is None:
+            return (), [], max(cursor.rowcount, 0)
+        return tuple(name for name, *_ in cursor.description), [tuple(row) for row in cursor.fetchall()], 0
+
+
+def _walk(connection: Connection, *, sql: str) -> _Walked:
+    """Run a statement to the end of its last result (CALL has several), whose rows are not kept."""
+    from pymysql.cursors import SSCursor
+
+    columns: tuple[str, ...] = ()
+    first: Row | None = None
+    rows = changed = 0
+    with connection.cursor(SSCursor) as cursor:
+        cursor.execute(sql)
+        while True:
+            if cursor.description is None:
+                changed += max(cursor.rowcount, 0)
+            else:
+                columns = columns or tuple(name for name, *_ in cursor.description)
+                for row in cursor:
+                    rows += 1
+                    first = tuple(row) if first is None else first
+            if not cursor.nextset():
+                break
+    if columns:
+        connection.ping(reconnect=False)  # what is streamed does not tell whether a transaction is open
+    return _Walked(Answer(columns, rows, first), changed)
