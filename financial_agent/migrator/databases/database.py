@@ -219,6 +219,12 @@ class Database(Protocol):
     @property
     def in_transaction(self) -> bool: ...
 
+    def quoted(self, name: str) -> str:
+        """A name as it is written in a statement."""
+
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
+
     def ledger(self, table: str) -> str:
         """How one of the ledger's tables is written in a statement, wherever names without a schema lead."""
 

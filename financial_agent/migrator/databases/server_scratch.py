@@ -8,17 +8,20 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Protocol
 from urllib.parse import urlsplit
 
+from financial_agent.migrator.databases import url as urls
 from financial_agent.migrator.databases.database import Database, OutOfSpace, Patience, StatementError
-from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase
+from financial_agent.migrator.databases.server import LEDGER_TABLES
 from financial_agent.migrator.errors_server import ScratchRefused
 
 PREFIX = "fa_scratch_"
 _NAME = re.compile(PREFIX + r"([0-9a-f]{8})_([0-9a-f]{8})_\d+")
-_YOUNG = 60  # seconds in which a process that makes a database may not have shown yet that it is there
 
-Connect = Callable[[str, Patience], ServerDatabase]
+
+class Connect(Protocol):
+    def __call__(self, database: str, *, readonly: bool, patience: Patience) -> Database: ...
 
 
 class Scratches:
@@ -26,12 +29,12 @@ class Scratches:
 
     def __init__(self, database: str, connect: Connect, patience: Patience) -> None:
         self.patience = patience
-        self.beside = connect(database, Patience(patience.seconds))
+        self.beside = connect(database, readonly=False, patience=Patience(patience.seconds))
         """Whoever asks to stop must not stop the clearing up."""
         self._connect = connect
         self.token = secrets.token_hex(4)
         """What the databases of this process have in their names, and shows that it is there."""
-        self._database = database
+        self.database = database
         self._is_tidy = False
         self._count = 0
 
@@ -47,19 +50,23 @@ class Scratches:
         self._count += 1
         name = f"{PREFIX}{int(time.time()):08x}_{self.token}_{self._count}"
         try:
-            with closing(self._connect(self._database, self.patience)) as db:
+            with closing(self.opened(self.database)) as db:
                 self.create(db, name, source)
         except OutOfSpace:
             raise
         except StatementError as error:
             raise ScratchRefused(database=self.beside.name, why=str(error), fix=self.fix()) from error
-        return urlsplit(self._database)._replace(path=f"/{name}").geturl()
+        return self.address(name)
 
-    def opened(self, url: str) -> ServerDatabase:
-        return self._connect(url, self.patience)
+    def address(self, name: str) -> str:
+        """The URL of one of these databases."""
+        return urlsplit(self.database)._replace(path=f"/{name}").geturl()
+
+    def opened(self, url: str) -> Database:
+        return self._connect(url, readonly=False, patience=self.patience)
 
     def name_of(self, url: str) -> str:
-        return urlsplit(url).path.removeprefix("/")
+        return urls.parse(url).name
 
     def remove(self, url: str) -> None:
         self.drop(self.name_of(url))
@@ -72,7 +79,7 @@ class Scratches:
         """Drop what processes left that are not there any more."""
         for name in self.names():
             made = _NAME.fullmatch(name)
-            if made and int(made[1], 16) < time.time() - _YOUNG and not self.is_present(made[2]):
+            if made and not self.is_present(made[2], time.time() - int(made[1], 16)):
                 with suppress(StatementError):  # somebody else is dropping it, or looks into it
                     self.drop(name)
 
@@ -82,15 +89,15 @@ class Scratches:
         """Let others see that this process is there, for as long as its connection lasts."""
         raise NotImplementedError
 
-    def is_present(self, token: str) -> bool:
-        """Whether the process is there that has this token."""
+    def is_present(self, token: str, age: float) -> bool:
+        """Whether the process is there that has this token, and made a database so many seconds ago."""
         raise NotImplementedError
 
     def names(self) -> list[str]:
         """The names of all databases that were made in this way."""
         raise NotImplementedError
 
-    def create(self, db: ServerDatabase, name: str, source: str | None) -> None:
+    def create(self, db: Database, name: str, source: str | None) -> None:
         """Make a database, which is a copy of the one at a URL, or empty. Raises StatementError."""
         raise NotImplementedError
 

@@ -13,7 +13,6 @@ from financial_agent.migrator.databases import (
     Answer,
     Borrowing,
     ConnectionLost,
-    Effects,
     Orphan,
     OrphansLeft,
     Patience,
@@ -189,9 +188,6 @@ class MysqlDatabase(ServerDatabase):
     def orphans(self) -> Counter[Orphan]:
         return find_orphans(self.query)
 
-    def effects(self, sql: str) -> Effects:
-        raise NotImplementedError
-
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         self.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
@@ -199,6 +195,10 @@ class MysqlDatabase(ServerDatabase):
             yield
         finally:
             self._rollback()
+
+    @property
+    def home(self) -> str:
+        return self.url.name
 
     # Changing.
 
