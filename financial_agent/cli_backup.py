@@ -22,6 +22,7 @@ from financial_agent.cli_shared import (
     wait_option,
 )
 from financial_agent.migrator import backup as copies
+from financial_agent.migrator import backup_files
 from financial_agent.migrator import restore as restores
 from financial_agent.migrator.git import commit_of
 
@@ -54,7 +55,7 @@ def backup(ctx: click.Context, /, path: str | None, wait: float, **options: Any)
 def backups(ctx: click.Context, /, **options: Any) -> None:
     """List the backups of the database, the newest first."""
     settings = read_settings(ctx, **options)
-    found = copies.listed(settings.database, settings.backups.folder)
+    found = backup_files.listed(settings.database, settings.backups.folder)
     if ctx.meta["db.json"]:
         emit_json(ctx, 0, [], notes(ctx), backups=[render.backup_json(each) for each in found])
     else:

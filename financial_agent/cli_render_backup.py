@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from financial_agent.cli_render import amount, milliseconds, shown
-from financial_agent.migrator import backup
-from financial_agent.migrator.backup import Backup
+from financial_agent.migrator import backup_files
+from financial_agent.migrator.backup_files import Backup
 from financial_agent.migrator.databases import TableChange
 from financial_agent.migrator.restore import Prepared, Restored
 
@@ -111,7 +111,7 @@ def _at(newest: str | None) -> str:
 
 
 def _made_at(prepared: Prepared) -> str:
-    made_at = backup.made_at(prepared.backup)
+    made_at = backup_files.made_at(prepared.backup)
     return f", made {made_at:%Y-%m-%d %H:%M:%S} UTC" if made_at else ""
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from financial_agent.cli_render import note_json
 from financial_agent.cli_render_backup import size_text
 from financial_agent.config import Settings
-from financial_agent.migrator import adoption, backup, discovery, ledger, progress, session
+from financial_agent.migrator import adoption, backup_files, discovery, ledger, progress, session
 from financial_agent.migrator.databases import StatementError, connect, exists
 from financial_agent.migrator.environment import refuse_another
 from financial_agent.migrator.errors import MigratorError
@@ -160,7 +160,7 @@ def _environment(stamp: str | None, settings: Settings) -> Iterator[Check]:
 def _backups(settings: Settings) -> Check:
     folder = settings.backups.folder
     try:
-        found = backup.listed(settings.database, folder)
+        found = backup_files.listed(settings.database, folder)
     except MigratorError as error:
         return _failed("backups", error)
     return Check("ok", "backups", f"{len(found)} in {folder}, {size_text(sum(each.size for each in found))}")

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 PATIENCE = 120.0  # seconds after which a server is not believed to start or end any more
+SAID = 4000  # characters of a log's end that tell why a server did not start
 # The path of a Unix socket may have 107 bytes: TMPDIR can be too deep, and closed to the servers' users.
 PARENT = Path("/tmp")
 PREFIX = "financial-agent"
@@ -62,10 +67,21 @@ def folder(owner: str) -> Iterator[Path]:
     _remove_those_of_the_dead()
     path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-", dir=PARENT))
     try:
-        shutil.chown(path, owner, pwd.getpwnam(owner).pw_gid)
+        give(path, owner)
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def give(path: Path, owner: str) -> None:
+    """Let a file or a folder belong to a user."""
+    shutil.chown(path, owner, pwd.getpwnam(owner).pw_gid)
+
+
+def make(path: Path, owner: str) -> None:
+    """Make a folder that belongs to a user."""
+    path.mkdir()
+    give(path, owner)
 
 
 def _remove_those_of_the_dead() -> None:
@@ -86,6 +102,7 @@ class Daemon:
     """A server process. What it says is in the file `log`."""
 
     def __init__(self, name: str, command: Sequence[str | Path], log: Path) -> None:
+        self.command = shlex.join(map(str, command))
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -102,9 +119,8 @@ class Daemon:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"{self.process.args!r} did not get there:\n{self.log.read_text('utf-8', 'replace')}"
-                )
+                said = self.log.read_text("utf-8", "replace")
+                raise RuntimeError(f"{self.command} did not get there:\n{said[-SAID:]}")
             time.sleep(0.05)
 
     def signal(self, number: int) -> None:
@@ -125,6 +141,25 @@ def running(name: str, command: Sequence[str | Path], log: Path, *, stop: int) -
         yield daemon
     finally:
         daemon.end(stop)
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports that nobody listens on. They are none of those that the kernel gives to clients, which would soon be
+    in use again."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(15_000, 30_000)
+        with closing(socket.socket()) as attempt, suppress(OSError):
+            attempt.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
+
+
+def show(lines: Sequence[str]) -> None:
+    """Tell by which URLs servers are reached, and keep them until Ctrl-C."""
+    print(*lines, "Ctrl-C ends it.", sep="\n", flush=True)  # noqa: T201
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def succeeds(command: Sequence[str | Path]) -> bool:

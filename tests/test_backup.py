@@ -17,8 +17,9 @@ from typing import BinaryIO
 import pytest
 
 from financial_agent.config import DEFAULTS, backups
-from financial_agent.migrator import backup
-from financial_agent.migrator.backup import Backup, Policy
+from financial_agent.migrator import backup, backup_files
+from financial_agent.migrator.backup import Policy
+from financial_agent.migrator.backup_files import Backup
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases.private_folder import private_folder
 from financial_agent.migrator.databases.sqlite import copy as sqlite_copy
@@ -45,12 +46,12 @@ def policy(site: Site) -> Policy:
     return Policy("destructive", site.data / "backups", 3)
 
 
-def make(site: Site, policy: Policy, kind: backup.Kind = "manual", control: Control = CONTROL) -> Backup:
+def make(site: Site, policy: Policy, kind: backup_files.Kind = "manual", control: Control = CONTROL) -> Backup:
     return backup.make(str(site.database), policy, kind, control)
 
 
 def listed(site: Site, policy: Policy) -> list[Backup]:
-    return backup.listed(str(site.database), policy.folder)
+    return backup_files.listed(str(site.database), policy.folder)
 
 
 def contents(folder: Path) -> set[str]:
@@ -131,7 +132,7 @@ def test_backups_made_at_the_same_time_have_names_of_their_own(
 ) -> None:
     first = make(site, policy)
 
-    monkeypatch.setattr(backup, "now", lambda: first.made_at)
+    monkeypatch.setattr(backup_files, "now", lambda: first.made_at)
     second, third = make(site, policy), make(site, policy)
     assert len({first.name, second.name, third.name}) == 3
     assert [each.path.exists() for each in (first, second, third)] == [True] * 3
@@ -297,7 +298,16 @@ def test_without_backups_the_command_says_how_to_make_one(site: Site, policy: Po
 
 
 def test_only_so_many_of_those_that_runs_made_are_kept(site: Site, policy: Policy) -> None:
-    kinds: list[backup.Kind] = ["manual", "migrate", "rollback", "restore", "migrate", "migrate", "rollback", "migrate"]
+    kinds: list[backup_files.Kind] = [
+        "manual",
+        "migrate",
+        "rollback",
+        "restore",
+        "migrate",
+        "migrate",
+        "rollback",
+        "migrate",
+    ]
     made = [make(site, policy, kind) for kind in kinds]
     assert listed(site, policy) == [made[7], made[6], made[5], made[3], made[0]]
     names = {each.name for each in listed(site, policy)}
@@ -330,7 +340,7 @@ def test_a_database_of_another_name_has_its_own_backups(site: Site, policy: Poli
     database.write_bytes(made.path.read_bytes())
     others = [backup.make(str(database), policy, "migrate", CONTROL) for _ in range(5)]
     assert listed(site, policy) == [made]
-    assert backup.listed(str(database), policy.folder) == others[:1:-1]
+    assert backup_files.listed(str(database), policy.folder) == others[:1:-1]
 
 
 def test_the_checksum_of_a_backup_that_is_kept_elsewhere_stays(site: Site, policy: Policy) -> None:
@@ -349,7 +359,7 @@ def test_a_fifo_keeps_nobody_waiting(site: Site, policy: Policy) -> None:
     made.path.with_name(f"{made.name}.sha256").unlink()
     os.mkfifo(made.path.with_name(f"{made.name}.sha256"))
     with pytest.raises(BackupUnusable, match="is not a file"):
-        backup.verify(made.path, CONTROL.patience())
+        backup_files.verify(made.path, CONTROL.patience())
 
 
 def test_a_backup_that_fails_removes_no_older_one(site: Site, policy: Policy) -> None:
@@ -377,12 +387,12 @@ def test_what_a_dead_process_left_is_removed_by_the_next_and_what_a_live_one_mak
 
 def test_a_backup_that_was_changed_is_told(site: Site, policy: Policy) -> None:
     made = make(site, policy)
-    backup.verify(made.path, CONTROL.patience())
+    backup_files.verify(made.path, CONTROL.patience())
     with made.path.open("r+b") as file:
         file.seek(5000)
         file.write(b"x")
     with pytest.raises(BackupUnusable, match="SHA-256"):
-        backup.verify(made.path, CONTROL.patience())
+        backup_files.verify(made.path, CONTROL.patience())
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"0" * 64])
@@ -390,13 +400,13 @@ def test_a_checksum_that_says_nothing_is_told(site: Site, policy: Policy, text: 
     made = make(site, policy)
     made.path.with_name(f"{made.name}.sha256").write_bytes(text)
     with pytest.raises(BackupUnusable):
-        backup.verify(made.path, CONTROL.patience())
+        backup_files.verify(made.path, CONTROL.patience())
 
 
 def test_a_backup_without_a_checksum_is_taken_as_it_is(site: Site, policy: Policy) -> None:
     made = make(site, policy)
     made.path.with_name(f"{made.name}.sha256").unlink()
-    backup.verify(made.path, CONTROL.patience())
+    backup_files.verify(made.path, CONTROL.patience())
 
 
 def test_the_kept_checksum_is_the_files(site: Site, policy: Policy) -> None:

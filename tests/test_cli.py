@@ -600,6 +600,7 @@ def test_a_long_statement_shows_a_bar_on_a_terminal_and_ctrl_c_stops_it(project:
     assert project.applied() == ["customers"]
 
 
+@pytest.mark.slow
 def test_a_long_statement_shows_no_bar_when_piped(project: Project) -> None:
     took, rows = 0, 4_000_000
     while took < 1200:  # milliseconds: a bar would have been there for 200

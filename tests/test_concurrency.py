@@ -64,7 +64,7 @@ def assert_each_ran_once(site: Site, finished: list[Finished]) -> None:
 
 
 def test_eight_processes_starting_at_once_apply_each_migration_once(tmp_path: Path) -> None:
-    for number in range(5):
+    for number in range(3):
         site = Site(tmp_path / str(number), FILES)
         assert_each_ran_once(site, all_at_once([site.migrating] * 8))
         assert site.value("SELECT count(*) FROM visits") == 4
@@ -269,6 +269,7 @@ def test_status_waits_until_an_exclusive_lock_is_released(site: Site) -> None:
         assert finish(process).returncode == 0
 
 
+@pytest.mark.slow
 def test_status_gives_up_under_an_exclusive_lock(site: Site, journal_mode: str) -> None:
     with held(site.database, "BEGIN EXCLUSIVE"):
         finished = site.flask("status")

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.helpers import (
     FLASK,
@@ -111,8 +112,13 @@ def journal_mode(request: pytest.FixtureRequest) -> str:
 needs_a_mount = pytest.mark.skipif(not MOUNTS, reason="cannot mount a small disk here; RLIMIT_FSIZE stands in for it")
 
 
+def slowly(*values: int) -> list[ParameterSet]:
+    """The values that the fast tests leave to the slow ones."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @needs_a_mount
-@pytest.mark.parametrize("free", [0, 4, 8, 16, 24, 64, 400])
+@pytest.mark.parametrize("free", [8, 400, *slowly(0, 4, 16, 24, 64)])
 def test_a_full_disk_leaves_a_version_and_says_so(tmp_path: Path, journal_mode: str, free: int) -> None:
     site = Site(tmp_path / "site", {"001_good": GOOD})
     site.do(f"PRAGMA journal_mode = {journal_mode}")
@@ -156,7 +162,7 @@ def test_a_disk_that_fills_during_a_rollback_keeps_the_version(tmp_path: Path) -
     assert after(site, "spacious").applied() == ["001_good"]
 
 
-@pytest.mark.parametrize("limit", [20_480, 61_440, 102_400, 300_000])
+@pytest.mark.parametrize("limit", [20_480, 300_000, *slowly(61_440, 102_400)])
 def test_a_limit_on_the_size_of_files_leaves_a_version(tmp_path: Path, journal_mode: str, limit: int) -> None:
     """What a quota does. Where no disk can be mounted, this stands in for a full one."""
     site = Site(tmp_path / "site", {"001_good": GOOD})

@@ -28,7 +28,11 @@ import pytest
 from click.testing import CliRunner
 
 from financial_agent.cli import main
+from financial_agent.cli_render import error_text
 from financial_agent.migrator import errors
+from financial_agent.migrator.discovery import discover
+from financial_agent.migrator.errors_files import FileRefused
+from financial_agent.migrator.script import read
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -920,6 +924,36 @@ USAGES = [
     Case("new-in-a-missing-folder", 2, ("new", "accounts"), prepare=no_folder),
 ]
 
+
+def server(id: str, dialect: str, content: str) -> Case:
+    """A file for PostgreSQL or MySQL, which is refused before any server is asked."""
+    return Case(id, 4, files={f"001_first.{dialect}.sql": content})
+
+
+SERVERS = [
+    server("psql-includes-a-file", "postgresql", "«\\i customers.sql\n"),
+    server("psql-connects", "postgresql", f"{TABLE}  «\\connect other\n"),
+    server("psql-command-behind-a-query", "postgresql", "SELECT 1 AS n «\\gset\nSELECT :n;\n"),
+    server("copy-and-a-statement", "postgresql", "COPY customers FROM stdin; «SELECT 1;\n1\tAda\n\\.\n"),
+    server("copy-without-an-end", "postgresql", "COPY customers FROM stdin;« -- the rows\n1\tAda\n"),
+    server("open-dollar-quote", "postgresql", "DO «$body$ BEGIN NULL; END $$;\n"),
+    server("open-body", "postgresql", "«CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1;\n"),
+    server("backslashes-in-strings", "postgresql", "«SET standard_conforming_strings TO off;\nSELECT 'a\\';\n"),
+    server("index-concurrently", "postgresql", "«CREATE INDEX CONCURRENTLY i ON customers (name);\n"),
+    server("transaction-prepared", "postgresql", "SELECT 1;\n«PREPARE TRANSACTION 'a';\n"),
+    server("ledger-in-a-function", "postgresql", 'DO $$ BEGIN DELETE FROM public.«"_migrations"; END $$;\n'),
+    server("rebuild-on-a-server", "postgresql", f"-- migrate:«rebuild customers\n{TABLE}"),
+    server("foreign-keys-off-on-a-server", "mysql", f"-- migrate:«foreign_keys off\n{TABLE}"),
+    server("mariadb-reads-a-file", "mysql", "«source customers.sql\n"),
+    server("mariadb-runs-a-program", "mysql", "SELECT 1;\n«\\! ls\n"),
+    server("delimiter-missing", "mysql", "«DELIMITER\nSELECT 1;\n"),
+    server("database-switched", "mysql", f"«USE other;\n{TABLE}"),
+    server("tables-locked", "mysql", "«LOCK TABLES customers WRITE;\n"),
+    server("quotes-of-names", "mysql", "«SET sql_mode = 'ANSI_QUOTES';\n"),
+    server("autocommit-off", "mysql", "«SET autocommit = 0;\n"),
+    server("open-program", "mysql", "«CREATE PROCEDURE p() BEGIN IF 1 THEN SELECT 1;\n"),
+]
+
 CASES = [*NAMES, *TEXTS, *PYTHON, *STATEMENTS, *REBUILDS, *DOWNS, *DATABASES, *SETTINGS, *GRAPHS, *USAGES]
 
 
@@ -1005,6 +1039,20 @@ def test_a_mistake_gets_its_text_and_its_exit_code_and_changes_nothing(case: Cas
         assert place.recorded() == [*recorded, *case.stays]
     else:
         assert place.contents() == before
+
+
+@pytest.mark.parametrize("case", SERVERS, ids=lambda case: case.id)
+def test_a_mistake_in_a_file_for_a_server_gets_its_text(case: Case, place: Place) -> None:
+    place.write(case.files)
+    ((name, _),) = case.files.items()
+    dialect = name.split(".")[1]
+    (file,) = discover(place.folder, dialect)
+    with pytest.raises(FileRefused) as refused:
+        read(file)
+    found = error_text(refused.value) + "\n"
+    compare(place, case.id, found)
+    check_caret(case, found)
+    assert refused.value.exit_code == case.exit_code
 
 
 # Backups: what they can be made of and where, and what can be restored.
@@ -1281,7 +1329,7 @@ def test_each_error_has_a_golden_text() -> None:
 
 
 def test_each_golden_text_belongs_to_a_case() -> None:
-    ids = [case.id for case in [*CASES, *BACKUPS, *PROCESSES]] + sorted(OTHERS)
+    ids = [case.id for case in [*CASES, *SERVERS, *BACKUPS, *PROCESSES]] + sorted(OTHERS)
     assert len(ids) >= 60
     assert sorted(path.stem for path in GOLDEN.glob("*.txt")) == sorted(ids)
 

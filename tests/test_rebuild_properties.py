@@ -289,7 +289,7 @@ def _prepare(site: Site, world: World) -> None:
     repair.baseline(str(site.database), site.directory, "0", Control())
 
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @quick

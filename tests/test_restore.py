@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from financial_agent.migrator import backup, ledger, restore
-from financial_agent.migrator.backup import Backup, Policy
+from financial_agent.migrator import backup, backup_files, ledger, restore
+from financial_agent.migrator.backup import Policy
+from financial_agent.migrator.backup_files import Backup
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import connect
 from financial_agent.migrator.databases.sqlite import copy as sqlite_copy
@@ -81,7 +82,7 @@ def content(database: Path) -> tuple[Any, ...]:
 
 
 def kept(site: Site, policy: Policy) -> list[Backup]:
-    return [each for each in backup.listed(str(site.database), policy.folder) if each.kind == "restore"]
+    return [each for each in backup_files.listed(str(site.database), policy.folder) if each.kind == "restore"]
 
 
 def names(folder: Path) -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forks import Fork
 from tests.helpers import CHAT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,9 @@ class Place:
         return self._run([*python, str(script), *words], env)
 
     def flask(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return self._run([*FLASK_DB, *words], env)
+        with Fork([*FLASK_DB, *words], self.root, environment(**env)) as process:
+            out, err = process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [*BARE, str(SCRIPT), *words]

@@ -27,24 +27,40 @@ _held: list[int] = []  # descriptors, open until this process ends
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server; the URL of its superuser."""
-    binaries = postgresql_binaries()
     owner = daemons.user("postgres")
     with daemons.folder(owner) as folder:
-        data = folder / "data"
-        initialise = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        daemons.run(owner, [binaries / "initdb", f"--pgdata={data}", *initialise], folder)
-        settings = {
-            "listen_addresses": "",
-            "unix_socket_directories": folder,
-            "max_connections": 200,
-            "fsync": "off",  # only a crash of the machine itself would tell
-        }
-        options = [f"--{name}={value}" for name, value in settings.items()]
-        with daemons.running(
-            owner, [binaries / "postgres", "-D", data, *options], folder / "log", stop=signal.SIGQUIT
-        ) as server:
-            server.wait_until(lambda: daemons.succeeds([binaries / "pg_isready", "--host", folder]))
-            yield f"postgresql://postgres@localhost/postgres?host={folder}"
+        initdb(owner, folder)
+        with daemons.running(owner, postgres(folder), folder / "log", stop=signal.SIGQUIT) as server:
+            server.wait_until(lambda: postgresql_answers(folder))
+            yield postgresql_url(folder)
+
+
+def initdb(owner: str, folder: Path) -> None:
+    """Make the files of a PostgreSQL server, in a folder that is its owner's."""
+    options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+    daemons.run(owner, [postgresql_binaries() / "initdb", f"--pgdata={folder / 'data'}", *options], folder)
+
+
+def postgres(folder: Path) -> list[str | Path]:
+    """The command that runs a PostgreSQL server whose files and socket are in the folder."""
+    settings = {
+        "listen_addresses": "",
+        "unix_socket_directories": folder,
+        "max_connections": 200,
+        "fsync": "off",  # only a crash of the machine itself would tell
+    }
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    return [postgresql_binaries() / "postgres", "-D", folder / "data", *options]
+
+
+def postgresql_answers(folder: Path, port: int = 5432) -> bool:
+    """Whether a server, or a pooler, whose socket is in the folder takes connections."""
+    return daemons.succeeds([postgresql_binaries() / "pg_isready", f"--host={folder}", f"--port={port}"])
+
+
+def postgresql_url(folder: Path) -> str:
+    """The superuser's URL of the server whose socket is in the folder."""
+    return f"postgresql://postgres@localhost/postgres?host={folder}"
 
 
 def postgresql_binaries() -> Path:
@@ -59,22 +75,35 @@ def postgresql_binaries() -> Path:
 @contextmanager
 def mysql() -> Iterator[str]:
     """A MariaDB server; the URL of its root."""
-    server_program, install, admin = mariadb_binaries()
+    program, _, admin = mariadb_binaries()
     owner = daemons.user("mysql")
     with daemons.folder(owner) as folder:
-        data, socket = f"--datadir={folder / 'data'}", f"--socket={folder / 'socket'}"
-        initialise = ["--auth-root-authentication-method=normal", "--skip-test-db"]
-        daemons.run(owner, [install, "--no-defaults", data, *initialise], folder)
-        settings = [
+        mariadb_install_db(owner, folder)
+        options = [
+            f"--datadir={folder / 'data'}",
+            f"--socket={folder / 'socket'}",
             "--skip-networking",
             "--character-set-server=utf8mb4",
             "--max-connections=200",
             "--innodb-flush-log-at-trx-commit=2",  # only a crash of the machine itself would tell
         ]
-        command = [server_program, "--no-defaults", data, socket, *settings]
+        ping = [admin, "--no-defaults", f"--socket={folder / 'socket'}", "--user=root", "ping"]
+        command = [program, "--no-defaults", *options]
         with daemons.running(owner, command, folder / "log", stop=signal.SIGKILL) as server:
-            server.wait_until(lambda: daemons.succeeds([admin, "--no-defaults", socket, "--user=root", "ping"]))
-            yield f"mysql://root@localhost/mysql?unix_socket={folder / 'socket'}"
+            server.wait_until(lambda: daemons.succeeds(ping))
+            yield mysql_url(folder)
+
+
+def mariadb_install_db(owner: str, folder: Path) -> None:
+    """Make the files of a MariaDB server, in a folder that is its owner's."""
+    _, install, _ = mariadb_binaries()
+    options = [f"--datadir={folder / 'data'}", "--auth-root-authentication-method=normal", "--skip-test-db"]
+    daemons.run(owner, [install, "--no-defaults", *options], folder)
+
+
+def mysql_url(folder: Path) -> str:
+    """The URL of root on the server whose socket is in the folder."""
+    return f"mysql://root@localhost/mysql?unix_socket={folder / 'socket'}"
 
 
 def mariadb_binaries() -> tuple[str, str, str]:

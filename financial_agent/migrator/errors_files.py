@@ -150,3 +150,36 @@ class IndexOfLostColumn(FileRefused):
     code = "FA229"
     text = "the index {index} of {table} cannot be kept: {cause}"
     advice = "Put above the rebuild: DROP INDEX {index};"
+
+
+class ClientCommand(FileRefused):
+    code = "FA230"
+    text = "{command} is a command of {client}, not of the server"
+
+
+class DatabaseSwitched(FileRefused):
+    code = "FA231"
+    text = "USE would go on in another database, which has no record of this migration"
+    advice = "Remove it; name what is elsewhere with its database: other.customers"
+
+
+class SQLiteOnly(FileRefused):
+    code = "FA232"
+    text = "migrate:{word} is for SQLite"
+
+
+class TablesLocked(FileRefused):
+    code = "FA233"
+    text = "{keyword} would keep the run from recording what it does"
+    advice = "Remove LOCK TABLES and UNLOCK TABLES: one run at a time is seen to (mariadb-dump --skip-add-locks)"
+
+
+class ReadingChanged(FileRefused):
+    code = "FA234"
+    text = "{setting} would change where the statements behind it end, which were told apart without it"
+
+
+class CopyInvalid(FileRefused):
+    code = "FA235"
+    text = "the rows of a COPY begin on the next line"
+    advice = "Move what stands behind it below the line \\. that ends the rows"

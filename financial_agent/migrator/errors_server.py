@@ -29,3 +29,12 @@ class ToolFailed(MigratorError):
     code = "FA452"
     exit_code = 4
     text = "{program} failed: {cause}"
+
+
+class ToolTooOld(MigratorError):
+    """Nothing was changed."""
+
+    code = "FA436"
+    exit_code = 4
+    text = "{program} is of version {found}, and the server of {wanted}, which it may not understand"
+    advice = "Install the newer one: apt-get install {package}, or what has it on this system"

@@ -78,6 +78,22 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         "rebuilt without a loss.",
     ),
     "FA229": (None, "A rebuild makes indexes anew exactly as they were, and this one does not fit the new table."),
+    "FA230": (
+        "a command of psql or mariadb is no SQL",
+        "Those programs carry such commands out themselves, and no server knows them. Nothing but SQL is sent.",
+    ),
+    "FA231": (None, "The migration and its record belong to one database, and they are undone together."),
+    "FA232": (
+        "a directive is for SQLite alone",
+        "SQLite has to make a table anew to change a column. Elsewhere ALTER TABLE does that.",
+    ),
+    "FA233": (None, "While tables are locked MySQL writes to no others, the ledger among them."),
+    "FA234": (
+        "a setting would change how a file is read",
+        "Files are split into statements before anything runs, and backslashes and double quotes decide where strings "
+        "end.",
+    ),
+    "FA235": (None, "psql would run what stands on that line behind the rows, where nobody looks for it."),
     "FA301": (None, "SQLite refused a statement. The whole migration was undone."),
     "FA302": (
         None,
@@ -127,6 +143,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA433": (None, "A copy needs as much space as the database."),
     "FA434": (None, "A file that somebody wrote by hand must not be replaced by one that a program makes."),
     "FA435": (None, "The lock file lies in the folder of the migrations."),
+    "FA436": (None, "A program that is older than the server leaves out what it does not know, or fails halfway."),
     "FA450": (
         None,
         "What a migration would do is tried in a database of its own, beside the one that matters, which is dropped "

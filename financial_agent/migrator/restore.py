@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from financial_agent.migrator import backup, ledger, session
+from financial_agent.migrator import backup, backup_files, ledger, session
 from financial_agent.migrator.backup import Contents, Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
@@ -23,9 +23,11 @@ from financial_agent.migrator.databases import (
     compare,
     connect,
     connect_alone,
-    copy,
+    display_name,
     exists,
     file_of,
+    is_file,
+    loaded,
     locked,
     put_in_place,
     workspace,
@@ -37,13 +39,13 @@ from financial_agent.migrator.errors import (
     BackupUnknown,
     BackupUnusable,
     DatabaseDamaged,
-    DatabaseFolderMissing,
-    DatabaseUnusable,
     LedgerUnusable,
     NoSpace,
     RestoreRefused,
 )
 from financial_agent.migrator.events import Copying, Warned
+
+_ANOTHER = "Choose another one: flask db backups"
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Prepared:
     """A backup that was found sound, and what putting it back would change."""
 
     backup: Path
-    draft: Path
-    """A copy of it beside the database, which nobody else sees."""
+    draft: str
+    """What it holds as a database of its own, by path or URL, which nobody else knows of."""
     contents: Contents
     current: Contents | None
     """What the database holds now; None when there is none."""
@@ -86,21 +88,21 @@ def prepared(
     another environment, and what reading the database raises.
     """
     environment = environment or Environment()
-    place = file_of(database)
-    if not place.parent.is_dir():
-        raise DatabaseFolderMissing(database=place, folder=place.parent)
+    patience = control.patience()
     path = _find(database, policy, word)
     with ExitStack() as stack:
         with _explained(database, path, control):
-            draft = stack.enter_context(private_folder(place.parent)) / place.name
-            contents = _copy(path, draft, control)
+            backup_files.verify(path, patience)
+            draft = stack.enter_context(loaded(database, path, patience, _reporter(control, "reading the backup")))
+            contents = backup.contents_of(draft, patience)
+            if contents.flaw:
+                raise BackupUnusable(backup=path, why=contents.flaw, fix=_ANOTHER)
             refuse_another(str(path), contents.environment, environment)
             current, now, changes = _look_at(database, draft, control)
-            refuse_another(database, current.environment if current else None, environment)
-            then = _counts(str(draft), control)
+            refuse_another(display_name(database), current.environment if current else None, environment)
+            then = _counts(draft, control)
             if not then:
-                fix = "Choose another one: flask db backups"
-                raise BackupUnusable(backup=path, why="it holds no table", fix=fix)
+                raise BackupUnusable(backup=path, why="it holds no table", fix=_ANOTHER)
         rows = {table: (now.get(table), then.get(table)) for table in sorted(now | then)}
         yield Prepared(path, draft, contents, current, rows, changes, environment)
 
@@ -115,7 +117,7 @@ def restore(
     database raises.
     """
     with _explained(database, prepared.backup, control), locked(database, control.patience()):
-        backup.make_folder(policy.folder, file_of(database))
+        backup_files.make_folder(policy.folder, database)
         live = _open_alone(database, control)
         if live is None:
             return _put_in_place(database, policy, prepared, git_commit)
@@ -129,49 +131,42 @@ def restore(
 
 
 def _find(database: str, policy: Policy, word: str) -> Path:
-    named = [each.path for each in backup.listed(database, policy.folder) if each.name == word]
+    named = [each.path for each in backup_files.listed(database, policy.folder) if each.name == word]
     path = named[0] if named else Path(word)
     if not word or not os.path.isfile(path):
         raise BackupUnknown(backup=word)
-    if path.resolve() == file_of(database):
+    if is_file(database) and path.resolve() == file_of(database):
         raise RestoreRefused(backup=path, why="it is the database itself", fix="Choose a backup: flask db backups")
     return path
 
 
-def _copy(path: Path, draft: Path, control: Control) -> Contents:
-    """Take a copy that can be changed, and check it. Raises BackupUnusable, NoSpace, Stopped."""
-    fix = "Choose another one: flask db backups"
-    patience = control.patience()
-    backup.verify(path, patience)
-    try:
-        copy(str(path), draft, patience, _reporter(control, "reading the backup"), mode=0o777)
-    except DatabaseUnusable as error:
-        raise BackupUnusable(backup=path, why=error.fields["cause"], fix=fix) from error
-    contents = backup.look_into(draft, patience)
-    if contents.flaw:
-        raise BackupUnusable(backup=path, why=contents.flaw, fix=fix)
-    return contents
-
-
 def _look_at(
-    database: str, draft: Path, control: Control
+    database: str, draft: str, control: Control
 ) -> tuple[Contents | None, dict[str, int], dict[str, TableChange]]:
-    """What a database is at, how many rows its tables have, and how the draft's differ. Reads a copy: comparing takes
-    long."""
+    """What a database is at, how many rows its tables have, and how the draft's differ."""
     if not exists(database):
         return None, {}, {}
     patience = control.patience()
     try:
-        with workspace(database, patience) as copies:
-            copied = copies.original(_reporter(control, "reading the database"))
-            with closing(connect(copied, readonly=True, patience=patience)) as db:
+        with _readable(database, control) as found:
+            with closing(connect(found, readonly=True, patience=patience)) as db:
                 contents = Contents(backup.newest(db), environment=ledger.environment(db))
-            changes = {change.table: change for change in compare(copied, str(draft), None, patience)}
-            return contents, _counts(copied, control), changes
+            changes = {change.table: change for change in compare(found, draft, None, patience)}
+            return contents, _counts(found, control), changes
     except (DatabaseDamaged, LedgerUnusable) as error:
         return Contents(flaw=error.message), {}, {}
     except StatementError as error:
         return Contents(flaw=str(error)), {}, {}
+
+
+@contextmanager
+def _readable(database: str, control: Control) -> Iterator[str]:
+    """What can be read at length: a copy of what is a file, as its readers keep writers waiting."""
+    if not is_file(database):
+        yield database
+        return
+    with workspace(database, control.patience()) as copies:
+        yield copies.original(_reporter(control, "reading the database"))
 
 
 def _counts(database: str, control: Control) -> dict[str, int]:
@@ -203,9 +198,14 @@ def _exchange(
     patience = control.patience()
     with private_folder(policy.folder) as drafts:
         draft = drafts / "backup.db"
-        live.copy(draft, 0o777, _reporter(control, "keeping the database"))
-        contents = backup.look_into(draft, patience)
-        kept = backup.publish(draft, backup.label(database), policy.folder, "restore", contents, patience)
+        try:
+            live.copy(draft, 0o777, _reporter(control, "keeping the database"))
+        except NoSpace as error:  # the draft's own folder is gone when that is read
+            raise NoSpace(**{**error.fields, "folder": policy.folder}) from error
+        found = backup.look_into(database, draft, patience)
+        kept = backup_files.publish(
+            draft, database, policy.folder, "restore", found.version, patience, is_sound=not found.flaw
+        )
     continues = _finish(prepared, kept.path, live, git_commit)
     if not continues:
         control.report(
@@ -213,26 +213,26 @@ def _exchange(
         )
     try:
         live.replace_by(prepared.draft, _reporter(control, "restoring"))
-    except (OutOfSpace, StatementError, Stopped):
-        backup.remove(kept)  # nothing was replaced
+    except (NoSpace, StatementError, Stopped):
+        backup_files.remove(kept)  # nothing was replaced
         raise
     return Restored(prepared.contents.newest, kept.path, continues)
 
 
 def _put_in_place(database: str, policy: Policy, prepared: Prepared, git_commit: str | None) -> Restored:
     """Put the file itself in the place of one that is missing, or that no longer is a database."""
-    place = file_of(database)
-    with backup.locked(policy.folder):
-        kept = backup.unused_path(policy.folder, backup.label(database), None, "restore", backup.now())
+    place, draft = file_of(database), Path(prepared.draft)
+    with backup_files.locked(policy.folder):
+        kept = backup_files.unused_path(policy.folder, database, None, "restore", backup_files.now())
         was_there = exists(database)
         _finish(prepared, kept if was_there else None, None, git_commit)
         if was_there:  # who may not read the one may not read the other
-            prepared.draft.chmod(place.stat().st_mode & 0o777)
-            give_to(place.stat(), prepared.draft)
-        backup.sync(prepared.draft)
-        put_in_place(database, prepared.draft, kept)
-        backup.sync(policy.folder)
-        backup.sync(place.parent)
+            draft.chmod(place.stat().st_mode & 0o777)
+            give_to(place.stat(), draft)
+        backup_files.sync(draft)
+        put_in_place(database, draft, kept)
+        backup_files.sync(policy.folder)
+        backup_files.sync(place.parent)
     return Restored(prepared.contents.newest, kept if was_there else None, continues_history=False)
 
 
@@ -241,10 +241,9 @@ def _finish(prepared: Prepared, kept: Path | None, live: Database | None, git_co
     before = f"what was there is kept as {kept.name}" if kept else "nothing was there"
     note = f"from {prepared.backup.name}; {before}"
     continues = False
-    with closing(connect(str(prepared.draft))) as db:
-        db.query("PRAGMA journal_mode = DELETE")  # the database keeps its own journal mode
+    with closing(connect(prepared.draft)) as db:
+        ledger.prepare(db)
         with db.transaction():
-            ledger.prepare(db)
             head = ledger.head(db)
             if live:
                 with suppress(StatementError, DatabaseDamaged):  # what is damaged may not be readable
@@ -261,19 +260,16 @@ def _reporter(control: Control, purpose: str) -> Callable[[int, int], None]:
 
 @contextmanager
 def _explained(database: str, path: Path, control: Control) -> Iterator[None]:
-    place = file_of(database)
+    folder = file_of(database).parent if is_file(database) else path.parent
     try:
         with session.explained(database, control):
             try:
                 yield
             except OutOfSpace as error:
-                free = shutil.disk_usage(place.parent).free
-                raise NoSpace(folder=place.parent, needed=path.stat().st_size, free=free) from error
-            except NoSpace as error:  # a draft's folder, which is gone again
-                raise NoSpace(**{**error.fields, "folder": error.fields["folder"].parent}) from error
+                free = shutil.disk_usage(folder).free
+                raise NoSpace(folder=folder, needed=path.stat().st_size, free=free) from error
     except LedgerUnusable as error:
-        raise BackupUnusable(backup=path, why=error.message, fix="Choose another one: flask db backups") from error
+        raise BackupUnusable(backup=path, why=error.message, fix=_ANOTHER) from error
     except OSError as error:
-        fix = f"ls -ld {shlex.quote(str(place.parent))}; df -h {shlex.quote(str(place.parent))}"
-        why = f"{error.filename or place}: {error.strerror}"
-        raise RestoreRefused(backup=path, why=why, fix=fix) from error
+        fix = f"ls -ld {shlex.quote(str(folder))}; df -h {shlex.quote(str(folder))}"
+        raise RestoreRefused(backup=path, why=f"{error.filename or folder}: {error.strerror}", fix=fix) from error

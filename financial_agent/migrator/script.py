@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from financial_agent.migrator import directives, heads, python_script, python_text
+from financial_agent.migrator.dialects import rules_of
 from financial_agent.migrator.directives import Direction, section_of
 from financial_agent.migrator.errors import Location
 from financial_agent.migrator.errors_files import SectionEmpty
 from financial_agent.migrator.heads import Requirement
 from financial_agent.migrator.lexer import Directive, Statement
-from financial_agent.migrator.sections import TRANSACTION_WORDS, Section, parse, switches_foreign_keys
+from financial_agent.migrator.sections import Section, parse
 from financial_agent.migrator.source import FileSource, Source, StoredSource, decode, hashed, normalised
 
 KEPT_UP_LIMIT = 1 << 20  # characters; of a longer up side the ledger keeps the checksum alone
@@ -92,7 +93,10 @@ class Script:
         return "".join([*directives, padding, _slice(self.source.chunks(), self.start, self.end)])
 
     def _is_replaced(self, statement: Statement) -> bool:
-        return (self.wrapped and statement.keyword in TRANSACTION_WORDS) or switches_foreign_keys(statement) is not None
+        rules = rules_of(self.dialect)
+        return (self.wrapped and rules.control(statement) is not None) or (
+            rules.switches_foreign_keys(statement) is not None
+        )
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
-from functools import cache
+from pathlib import Path
 
 from financial_agent.migrator import batches, directives, heads
 from financial_agent.migrator.assertions import is_assertion
+from financial_agent.migrator.dialects import rules_of
+from financial_agent.migrator.dialects.rules import Control
 from financial_agent.migrator.directives import Direction, section_of
 from financial_agent.migrator.errors import Location
 from financial_agent.migrator.errors_files import (
@@ -20,30 +19,29 @@ from financial_agent.migrator.errors_files import (
     LedgerTouched,
     NeedsNoTransaction,
     SectionsInvalid,
+    SQLiteOnly,
     TransactionControl,
 )
 from financial_agent.migrator.lexer import Directive, Statement, locate, place
-from financial_agent.migrator.lexer.sqlite import COMMENT, TRIVIA, WORD
 from financial_agent.migrator.rebuild_text import read_rebuild
 
-LEDGER_TABLES = ("_migrations", "_migration_history", "_migration_progress")
-TRANSACTION_WORDS = {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"}
-# What SQLite refuses inside a transaction, or silently ignores there (https://sqlite.org/pragma.html).
-_PRAGMAS_OUTSIDE_TRANSACTION = {"journal_mode", "synchronous", "temp_store", "wal_checkpoint"}
-
-_QUOTE = r"['\"`\[\]]?"
-_pragma = re.compile(
-    rf"PRAGMA{TRIVIA}(?:{_QUOTE}\w+{_QUOTE}{TRIVIA}\.{TRIVIA})?{_QUOTE}(\w+){_QUOTE}{TRIVIA}([=(])?", re.IGNORECASE
+LEDGER_TABLES = (
+    "_migrations",
+    "_migration_history",
+    "_migration_progress",
+    "_migration_attempt",
+    "_migration_lock",
 )
-_name = re.compile(rf"{COMMENT}|'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|`([^`]*)`|\[([^\]]*)\]|({WORD}+)")
+_OF_SQLITE = ("foreign_keys", "rebuild", "copy")
 
 
 class Section:
     """What is known of a section while it is being read."""
 
-    def __init__(self, direction: Direction, name: str) -> None:
+    def __init__(self, direction: Direction, name: str, dialect: str) -> None:
         self.direction = direction
         self.name = name
+        self.dialect = dialect
         self.marked = False
         self.start = self.end = 0
         self.line = 1
@@ -64,6 +62,7 @@ class Section:
         self._first: Statement | None = None
         self._first_assertion: Directive | None = None
         self._alone: Statement | None = None
+        self._rules = rules_of(dialect)
         self._begin: Statement | None = None
         self._commit: Statement | None = None
 
@@ -88,6 +87,7 @@ class Section:
         self.transaction = "transaction:false" not in marker.arguments
 
     def configure(self, directive: Directive) -> None:
+        self._refuse_of_sqlite(directive)
         match directive.word:
             case "foreign_keys":
                 self.foreign_keys = False
@@ -102,32 +102,34 @@ class Section:
 
     def add(self, statement: Statement) -> None:
         """Take a statement in, or refuse it."""
-        keyword = statement.keyword
-        if "_migration" in statement.text.lower():
-            self._refuse_ledger(statement)
+        rules, keyword = self._rules, statement.keyword
+        self._refuse_ledger(statement)
         if is_assertion(statement):
             self._first_assertion = self._first_assertion or statement.directives[0]
             self.assertions += 1
             self.count += 1
             return
         self.empty = False
+        for directive in statement.directives:
+            self._refuse_of_sqlite(directive)
+        rules.refuse(statement, self._at(statement))
         self._batch(statement)
-        if keyword in TRANSACTION_WORDS:
+        if control := rules.control(statement):
             if self.transaction:
-                self._wrap(statement)
+                self._wrap(statement, control)
                 return
-        elif keyword == "PRAGMA":
-            self._pragma(statement)
-            if self.transaction and switches_foreign_keys(statement) is not None:
+        elif keyword in rules.settings:
+            self._setting(statement)
+            if self.transaction and rules.switches_foreign_keys(statement) is not None:
                 return
         else:
             self._refuse_behind_commit()
             self._first = self._first or statement
-        if keyword in ("ATTACH", "DETACH"):
+        if keyword in rules.attaching:
             if "attach" not in self.allow:
                 raise AttachRefused(location=self._at(statement), keyword=keyword)
             self.leaves_settings = True
-        if self.transaction and (what := needs_no_transaction(statement)):
+        if self.transaction and (what := rules.needs_no_transaction(statement)):
             raise NeedsNoTransaction(location=self._at(statement), what=what, section=self.direction)
         if read_rebuild(statement, self.name, transaction=self.transaction):
             self.rebuilds += 1
@@ -155,20 +157,20 @@ class Section:
     def _batch(self, statement: Statement) -> None:
         directive = batches.batch_of(statement)
         if directive:
-            batches.check(statement, directive, self.name)
+            batches.check(statement, directive, self.name, self._rules)
             self.batch = self.batch or directive
         else:
-            batches.refuse_without(statement, self.name)
+            batches.refuse_without(statement, self.name, self._rules)
             self._alone = self._alone or statement
         if self.batch and self._alone:
             problem = f"{self._alone.keyword} cannot stand beside batches, which would not be undone together with it"
             fix = "Put it into a migration of its own"
             raise BatchInvalid(location=self._at(self._alone), problem=problem, fix=fix)
 
-    def _wrap(self, statement: Statement) -> None:
-        if statement.keyword == "BEGIN" and not self._first and not self._begin:
+    def _wrap(self, statement: Statement, control: Control) -> None:
+        if control.does == "opens" and not self._first and not self._begin:
             self._begin = statement
-        elif statement.keyword in ("COMMIT", "END") and self._begin and not self._commit:
+        elif control.does == "closes" and self._begin and not self._commit:
             self._commit = statement
         else:
             self._refuse_control(statement)
@@ -178,20 +180,32 @@ class Section:
             self._refuse_control(self._commit)
 
     def _refuse_control(self, statement: Statement) -> None:
-        raise TransactionControl(location=self._at(statement), keyword=statement.keyword, section=self.direction)
+        control = self._rules.control(statement)
+        assert control
+        raise TransactionControl(location=self._at(statement), keyword=control.words, section=self.direction)
 
-    def _pragma(self, statement: Statement) -> None:
-        switched = switches_foreign_keys(statement)
+    def _setting(self, statement: Statement) -> None:
+        switched = self._rules.switches_foreign_keys(statement)
         if switched is not None:
             self.foreign_keys = self.foreign_keys and switched
         if switched is None or not self.transaction:
             self.leaves_settings = True
 
     def _refuse_ledger(self, statement: Statement) -> None:
-        for token in _name.finditer(statement.text):
-            word = next((group for group in token.groups() if group), "").lower()
-            if word in LEDGER_TABLES:
-                raise LedgerTouched(location=locate(self.name, statement, token.start()), table=word)
+        text = statement.text.lower()
+        if "_migration" not in text and "u&" not in text:  # which may spell any name
+            return
+        for at, name in self._rules.names(statement):
+            if name.lower() in LEDGER_TABLES:
+                raise LedgerTouched(location=locate(self.name, statement, at), table=name.lower())
+
+    def _refuse_of_sqlite(self, directive: Directive) -> None:
+        if directive.word in _OF_SQLITE and self._rules.changes_in_place:
+            name = Path(self.name).name
+            variant = f"{name.partition('.')[0]}.{self.dialect}.sql"
+            where = "" if name == variant else f", in a file for this engine alone: {variant}"
+            fix = f"Remove it, and change the table in place with ALTER TABLE{where}"
+            raise SQLiteOnly(location=place(self.name, directive), word=directive.word, fix=fix)
 
     def _refuse_sections(self, marker: Directive, problem: str, fix: str) -> None:
         raise SectionsInvalid(location=place(self.name, marker), problem=problem, fix=fix)
@@ -201,7 +215,7 @@ class Section:
 
 
 def parse(chunks: Iterable[str], name: str, dialect: str, stored: bool = False) -> dict[str, Section]:
-    up, down = Section("up", name), Section("down", name)
+    up, down = Section("up", name, dialect), Section("down", name, dialect)
     current, length = up, 0
 
     def measured() -> Iterator[str]:
@@ -231,33 +245,3 @@ def parse(chunks: Iterable[str], name: str, dialect: str, stored: bool = False) 
         current.open(item)
     current.close(length)
     return {"up": up, "down": down}
-
-
-def needs_no_transaction(statement: Statement) -> str:
-    """What it is that cannot run inside a transaction; empty for every other statement."""
-    if statement.keyword in ("VACUUM", "DETACH"):
-        return statement.keyword
-    pragma = _pragma.match(statement.text)
-    name = pragma[1].lower() if pragma else ""
-    asks = pragma is not None and not pragma[2] and name != "wal_checkpoint"
-    return f"PRAGMA {name}" if name in _PRAGMAS_OUTSIDE_TRANSACTION and not asks else ""
-
-
-def switches_foreign_keys(statement: Statement) -> bool | None:
-    """What a `PRAGMA foreign_keys = …` switches to, in SQLite's own judgement; None for every other statement."""
-    pragma = _pragma.match(statement.text)
-    return _switched_to(statement.text) if pragma and pragma[1].lower() == "foreign_keys" else None
-
-
-@cache
-def _switched_to(pragma: str) -> bool | None:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
-        switched = set()
-        for before in ("ON", "OFF"):
-            scratch.execute(f"PRAGMA foreign_keys = {before}")
-            try:
-                scratch.execute(pragma)
-            except sqlite3.Error:
-                return False  # it names a database that is attached by then: the stricter reading
-            switched |= set(scratch.execute("PRAGMA foreign_keys").fetchall())
-    return switched == {(1,)} if len(switched) == 1 else None

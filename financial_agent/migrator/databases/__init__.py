@@ -55,6 +55,7 @@ __all__ = [
     "Stopped",
     "TableChange",
     "Workspace",
+    "backup_names",
     "compare",
     "connect",
     "connect_alone",
@@ -63,7 +64,9 @@ __all__ = [
     "display_name",
     "exists",
     "file_of",
+    "find_flaw",
     "is_file",
+    "loaded",
     "locked",
     "put_in_place",
     "scratch",
@@ -91,13 +94,25 @@ class Engine(Protocol):
         self, before: str, after: str, tables: Collection[str] | None, patience: Patience
     ) -> list[TableChange]: ...
 
+    def locked(self, database: str, patience: Patience) -> AbstractContextManager[None]: ...
+
+
+class Backups(Protocol):
+    """What the package of an engine has in its module `backups`."""
+
+    def backup_names(self, database: str) -> tuple[str, str]: ...
+
     def copy(
         self, database: str, target: Path, patience: Patience, progress: Callable[[int, int], None], *, mode: int
     ) -> None: ...
 
-    def connect_alone(self, database: str, patience: Patience) -> SoleDatabase: ...
+    def find_flaw(self, backup: Path, patience: Patience) -> str | None: ...
 
-    def locked(self, database: str, patience: Patience) -> AbstractContextManager[None]: ...
+    def loaded(
+        self, database: str, backup: Path, patience: Patience, progress: Callable[[int, int], None]
+    ) -> AbstractContextManager[str]: ...
+
+    def connect_alone(self, database: str, patience: Patience) -> SoleDatabase: ...
 
 
 def dialect_of(database: str) -> str:
@@ -113,6 +128,10 @@ def is_file(database: str) -> bool:
 def _engine(database: str) -> Engine:
     # Drivers are imported only where they are used.
     return cast(Engine, import_module(f"{__name__}.{dialect_of(database)}.engine"))
+
+
+def _backups(database: str) -> Backups:
+    return cast(Backups, import_module(f"{__name__}.{dialect_of(database)}.backups"))
 
 
 def connect(database: str, *, readonly: bool = False, patience: Patience | None = None) -> Database:
@@ -144,13 +163,33 @@ def scratch(database: str, patience: Patience, *, empty: bool = False) -> Iterat
 def copy(
     database: str, target: Path, patience: Patience, progress: Callable[[int, int], None], *, mode: int = 0o600
 ) -> None:
-    """Make a new file, a consistent copy of a database that others go on writing to; the original is only read.
+    """Make a new file, a consistent copy of a database that others go on writing to; the original is only read. A
+    server's own program writes it, in the form that it reads again.
 
     `progress` hears how many bytes are done, and of how many. The copy belongs to the database's owner, and its mode
     has no bit that the database's lacks, except that its owner may read and write it. It is not synced. Raises NoSpace,
     Stopped, DatabaseLocked, and DatabaseUnusable for either of the two files; after an error there is no copy.
     """
-    _engine(database).copy(database, target, patience, progress, mode=mode)
+    _backups(database).copy(database, target, patience, progress, mode=mode)
+
+
+def backup_names(database: str) -> tuple[str, str]:
+    """What the names of a database's backups begin with, and their suffix."""
+    return _backups(database).backup_names(database)
+
+
+def find_flaw(database: str, backup: Path, patience: Patience) -> str | None:
+    """What is wrong with a copy of a database as a file, as far as that can be told without loading it. Raises
+    Stopped."""
+    return _backups(database).find_flaw(backup, patience)
+
+
+@contextmanager
+def loaded(database: str, backup: Path, patience: Patience, progress: Callable[[int, int], None]) -> Iterator[str]:
+    """What a backup holds as a database of its own, beside the one that it is to replace; it may be changed, and is
+    gone when the context ends. Raises BackupUnusable, NoSpace, Stopped, and DatabaseFolderMissing."""
+    with _backups(database).loaded(database, backup, patience, progress) as draft:
+        yield draft
 
 
 @contextmanager
@@ -174,7 +213,7 @@ def connect_alone(database: str, patience: Patience) -> SoleDatabase:
 
     Raises DatabaseLocked, DatabaseDamaged, and what `connect` raises.
     """
-    return _engine(database).connect_alone(database, patience)
+    return _backups(database).connect_alone(database, patience)
 
 
 @contextmanager

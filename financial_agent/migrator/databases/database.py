@@ -348,5 +348,5 @@ class SoleDatabase(Database, Protocol):
     def copy(self, target: Path, mode: int, progress: Callable[[int, int], None]) -> None:
         """As `copy`."""
 
-    def replace_by(self, other: Path, progress: Callable[[int, int], None]) -> None:
-        """Take over the content of another database, in one transaction. Raises OutOfSpace, StatementError, Stopped."""
+    def replace_by(self, other: str, progress: Callable[[int, int], None]) -> None:
+        """Take over the content of another database, in one transaction. Raises NoSpace, StatementError, Stopped."""

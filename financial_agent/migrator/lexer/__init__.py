@@ -14,7 +14,7 @@ from financial_agent.migrator.errors import Location
 from financial_agent.migrator.errors_files import DirectiveInvalid, DirectiveUnknown, Unterminated
 from financial_agent.migrator.lexer import sqlite
 from financial_agent.migrator.lexer.items import Directive, Statement
-from financial_agent.migrator.lexer.text import Body, Grammar, Text
+from financial_agent.migrator.lexer.text import Body, Grammar, Run, Text, to_line_end
 from financial_agent.migrator.lexer.text import directive as _directive
 
 __all__ = ["Directive", "Statement", "lex", "locate", "place", "placed_tokens", "tokens"]
@@ -35,17 +35,21 @@ def lex(chunks: Iterable[str], path: str, dialect: str) -> Iterator[Statement | 
     """
     text, grammar = Text(chunks, path), _grammar(dialect)
     while True:
-        end = _match_end(grammar.skip, text)
+        end = _end(grammar.skip, grammar, text)
         trivia = text.buffer[text.at : end]
         if "--" in trivia:
             _refuse_stray_markers(text, trivia, grammar)
         text.advance(end)
         if text.at == len(text.buffer):
             return
-        if text.buffer[text.at] == ";":
-            text.advance(text.at + 1)
-            continue
-        yield _take_directive(text) or _take_statement(text, grammar, dialect)
+        if text.buffer.startswith(grammar.separator, text.at):
+            text.advance(text.at + len(grammar.separator))
+        elif directive := _take_directive(text):
+            yield directive
+        elif behind := grammar.command(text):
+            grammar = behind
+        else:
+            yield _take_statement(text, grammar, dialect)
 
 
 def locate(name: str, statement: Statement, offset: int) -> Location:
@@ -79,43 +83,55 @@ def placed_tokens(sql: str, dialect: str = "sqlite") -> Iterator[tuple[int, str]
 
 
 def _grammar(dialect: str) -> Grammar:
-    return sqlite.GRAMMAR
+    """Those of servers are imported when they are used: they would cost every start-up."""
+    match dialect:
+        case "postgresql":
+            from financial_agent.migrator.lexer import postgresql
+
+            return postgresql.GRAMMAR
+        case "mysql":
+            from financial_agent.migrator.lexer import mysql
+
+            return mysql.GRAMMAR
+        case _:
+            return sqlite.GRAMMAR
 
 
-def _match_end(pattern: re.Pattern[str], text: Text, ahead: int = 0) -> int:
-    """Where the match ends that starts `ahead` characters on, once enough text is at hand to be sure of it."""
+def _end(run: Run, grammar: Grammar, text: Text, ahead: int = 0) -> int:
+    """Where the run ends that starts `ahead` characters on, once enough text is at hand to be sure of it."""
     while True:
-        end = _repeat(pattern, text.buffer, text.at + ahead)
-        if _is_sure(pattern, text.buffer, end) or not text.more():
+        end = _repeat(run, text.buffer, text.at + ahead, grammar.separator)
+        if _is_sure(run, grammar, text.buffer, end) or not text.more():
             return end
 
 
-def _repeat(pattern: re.Pattern[str], buffer: str, start: int) -> int:
-    while match := pattern.match(buffer, start):
-        if match.end() == start or buffer[match.end() : match.end() + 1] == ";":
-            return match.end()
-        start = match.end()
+def _repeat(run: Run, buffer: str, start: int, separator: str) -> int:
+    while match := run.pattern.match(buffer, start):
+        end = match.end()
+        if buffer.startswith(separator, end):
+            return end
+        if end == start and (end := run.over(buffer, start)) == start:
+            return end
+        start = end
     return start
 
 
-def _is_sure(pattern: re.Pattern[str], buffer: str, end: int) -> bool:
-    """Whether what stands at `end` would stop the match whatever the next chunk brings."""
-    match buffer[end : end + 1]:
-        case "":
-            return False
-        case ";":
-            return True
-        case "-" | "/":
-            return bool(_directive.match(buffer, end)) and buffer.find("\n", end) >= 0
-        case _:
-            return pattern is sqlite.GRAMMAR.skip  # a statement stops here only at a quote that is still open
+def _is_sure(run: Run, grammar: Grammar, buffer: str, end: int) -> bool:
+    """Whether what stands at `end` would stop the run whatever the next chunk brings."""
+    if end == len(buffer):
+        return False
+    if buffer.startswith(grammar.separator, end) or grammar.is_command.match(buffer, end):
+        return True
+    if _directive.match(buffer, end):
+        return buffer.find("\n", end) >= 0
+    # Otherwise a statement stops only at a quote or a comment that is still open.
+    return run is grammar.skip and not grammar.undecided.match(buffer, end)
 
 
 def _take_directive(text: Text) -> Directive | None:
     if not text.buffer.startswith("--", text.at):
         return None
-    while text.buffer.find("\n", text.at) < 0 and text.more():
-        pass
+    to_line_end(text)
     match = _directive.match(text.buffer, text.at)
     if not match:
         return None
@@ -139,25 +155,30 @@ def _take_statement(text: Text, grammar: Grammar, dialect: str) -> Statement:
     ahead = 0
     body: Body | None = None
     while True:
-        end = _match_end(grammar.piece, text, ahead)
-        closed = text.buffer[end : end + 1] == ";"
+        end = _end(grammar.piece, grammar, text, ahead)
+        closed = text.buffer.startswith(grammar.separator, end)
         body = body or grammar.body(text.buffer, text.at)
         ends_here = body.ends_behind(text.buffer[text.at + ahead : end])
         if closed and ends_here:
-            sql = text.advance(end + 1)
+            sql = text.advance(end + len(grammar.separator))
             break
         if closed:
-            ahead = end + 1 - text.at
+            ahead = end + len(grammar.separator) - text.at
             continue
         if end < len(text.buffer) and not _directive.match(text.buffer, end):
             text.advance(end)
+            grammar.command(text)
             _refuse_unterminated(text, grammar)
         if not ends_here:
-            raise Unterminated(location=text.location(), what=body.what, closer=body.closer)
+            what, closer = body.unclosed()
+            raise Unterminated(location=text.location(), what=what, closer=closer)
         sql = text.advance(end).rstrip(grammar.space)
         break
+    if grammar.separator != ";":  # which is known to the engine's client alone
+        sql = sql.removesuffix(grammar.separator).rstrip(grammar.space)
     word = grammar.word.match(sql)
-    return Statement(sql, word[0].upper() if word else "", line, column, dialect=dialect)
+    data = grammar.data(text, sql) if closed else ""
+    return Statement(sql, word[1].upper() if word else "", line, column, (), dialect, data)
 
 
 def _refuse_unterminated(text: Text, grammar: Grammar) -> NoReturn:
@@ -168,7 +189,7 @@ def _refuse_unterminated(text: Text, grammar: Grammar) -> NoReturn:
 def _refuse_stray_markers(text: Text, trivia: str, grammar: Grammar) -> None:
     """What other tools, or a slip of the hand, write for a section's start. Read as a comment it would turn the undoing
     half of a file into live SQL."""
-    lines = grammar.comment.sub(lambda each: each[0] if each[0][1] == "-" else re.sub(r"[^\n]", " ", each[0]), trivia)
+    lines = grammar.comment.sub(lambda each: each[0] if each[0][0] == "-" else re.sub(r"[^\n]", " ", each[0]), trivia)
     for stray in _stray_marker.finditer(lines):
         import difflib  # only here: it would cost every start-up
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from financial_agent.migrator.lexer.text import DIRECTIVE, TURNS, Body, Grammar
+from financial_agent.migrator.lexer.text import DIRECTIVE, PLAIN, TURNS, Body, Grammar, Run
 
 # SQLite's white space. A vertical tab counts only behind other white space, a byte order mark only before a token.
 _SPACE = r"[ \t\n\f\r][ \t\n\v\f\r]*+|\ufeff"
@@ -29,10 +29,11 @@ _token = re.compile(
 
 
 class _Trigger(Body):
-    what, closer = "trigger", "END;"
-
     def ends_behind(self, part: str) -> bool:
         return bool(_trigger_end.fullmatch(part))
+
+    def unclosed(self) -> tuple[str, str]:
+        return "trigger", "END;"
 
 
 def _placed_tokens(sql: str) -> Iterator[tuple[int, str]]:
@@ -40,17 +41,20 @@ def _placed_tokens(sql: str) -> Iterator[tuple[int, str]]:
 
 
 def _body(buffer: str, at: int) -> Body:
-    return _Trigger() if _trigger.match(buffer, at) else Body()
+    return _Trigger() if _trigger.match(buffer, at) else PLAIN
 
 
 GRAMMAR = Grammar(
-    skip=re.compile(rf"(?:{_SPACE}|{COMMENT}){{0,{TURNS}}}"),
-    piece=re.compile(
-        rf"""(?:[^;'"`\[\-/]++|'(?:[^']++|'')*'(?!')|"(?:[^"]++|"")*"(?!")|`(?:[^`]++|``)*`(?!`)|\[[^\]]*+\]"""
-        rf"""|{COMMENT}|-(?!-)|/(?!\*)){{0,{TURNS}}}"""
+    skip=Run(re.compile(rf"(?:{_SPACE}|{COMMENT}){{0,{TURNS}}}")),
+    piece=Run(
+        re.compile(
+            rf"""(?:[^;'"`\[\-/]++|'(?:[^']++|'')*'(?!')|"(?:[^"]++|"")*"(?!")|`(?:[^`]++|``)*`(?!`)|\[[^\]]*+\]"""
+            rf"""|{COMMENT}|-(?!-)|/(?!\*)){{0,{TURNS}}}"""
+        )
     ),
+    undecided=re.compile(r"-(?:-|\Z)|/(?:\*|\Z)"),
     comment=re.compile(COMMENT),
-    word=re.compile(rf"[A-Za-z_]{WORD}*+"),
+    word=re.compile(rf"([A-Za-z_]{WORD}*+)"),
     openers={
         "'": ("string", "'"),
         '"': ("name", '"'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from financial_agent.migrator.errors import Location
 
@@ -71,24 +72,47 @@ class Text:
 class Body:
     """What tells where a statement ends that may hold separators. This one holds none."""
 
-    what = closer = ""
-
     def ends_behind(self, part: str) -> bool:
         """Whether the statement ends at the separator behind this part of it; each part is shown once, in order."""
         return True
+
+    def unclosed(self) -> tuple[str, str]:
+        """What is not closed behind the parts that were shown, and what would close it."""
+        raise NotImplementedError
+
+
+PLAIN = Body()
+
+
+class Run(NamedTuple):
+    """A pattern that is matched again and again, and what follows quotes and comments that no pattern can."""
+
+    pattern: re.Pattern[str]
+    over: Callable[[str, int], int] = lambda buffer, at: at
+    """Where that ends which begins at a place; the same place when nothing does, or its end is not at hand."""
+
+
+def to_line_end(text: Text) -> int:
+    """Where the line ends, which is then at hand as a whole."""
+    while (end := text.buffer.find("\n", text.at)) < 0 and text.more():
+        pass
+    return end if end >= 0 else len(text.buffer)
 
 
 @dataclass(frozen=True)
 class Grammar:
     """How one engine reads a text."""
 
-    skip: re.Pattern[str]
+    skip: Run
     """White space and comments."""
-    piece: re.Pattern[str]
-    """Everything up to a separator, a directive, or a quote or comment that is not closed in the text at hand."""
+    piece: Run
+    """Everything up to a separator, a directive, a command of the engine's client, or a quote or comment that is not
+    closed in the text at hand."""
+    undecided: re.Pattern[str]
+    """What stands behind white space and may be the beginning of a comment: the text at hand does not tell."""
     comment: re.Pattern[str]
     word: re.Pattern[str]
-    """The first word of a statement."""
+    """The first word of a statement is its group."""
     openers: Mapping[str, tuple[str, str]]
     """By the character at which a piece stops, what is not closed there, and what would close it."""
     placed_tokens: Callable[[str], Iterator[tuple[int, str]]]
@@ -97,3 +121,11 @@ class Grammar:
     """For the statement that begins at an offset of the text, of which the part before the first separator is there."""
     space: str
     """What ends a file without a separator."""
+    separator: str = ";"
+    command: Callable[[Text], Grammar | None] = lambda text: None
+    """Takes what the engine's client would take for itself where a statement might begin, and returns the grammar of
+    what follows; None when a statement follows. Raises ClientCommand for what only that client can do."""
+    is_command: re.Pattern[str] = re.compile(r"(?!)")
+    """What is such a command wherever it stands."""
+    data: Callable[[Text, str], str] = lambda text, sql: ""
+    """Takes the rows that stand behind a statement."""

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from financial_agent.migrator.dialects import rules_of
 from financial_agent.migrator.lexer.sqlite import COMMENT
 from financial_agent.migrator.lint.rule import File, Folder, Found, Moment, Place, Rule, Version, within, written
 from financial_agent.migrator.lint.words import names_in
-from financial_agent.migrator.sections import needs_no_transaction
 
 _comment = re.compile(COMMENT)
 _words = re.compile(r"[^\W_]+")
@@ -141,7 +141,8 @@ def _needless_autocommit(file: File, _: Version | None) -> Iterator[Found]:
 
 
 def _gives_it_up(moment: Moment) -> bool:
-    return moment.statement.keyword == "BEGIN" or bool(needs_no_transaction(moment.statement))
+    rules = rules_of(moment.statement.dialect)
+    return moment.statement.keyword == "BEGIN" or bool(rules.needs_no_transaction(moment.statement))
 
 
 _REPEATED = "CREATE INDEX IF NOT EXISTS orders_by_total ON orders (total);"

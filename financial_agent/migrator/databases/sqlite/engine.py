@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from pathlib import Path
 
-from financial_agent.migrator.databases import Database, Patience, SoleDatabase, TableChange, Workspace
+from financial_agent.migrator.databases import Database, Patience, TableChange, Workspace
 from financial_agent.migrator.databases.sqlite import paths
 from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase
 from financial_agent.migrator.databases.sqlite.paths import path_of
@@ -45,18 +44,6 @@ def compare(before: str, after: str, tables: Collection[str] | None, patience: P
     from financial_agent.migrator.databases.sqlite import compare
 
     return compare.compare(path_of(before), path_of(after), tables, patience)
-
-
-def copy(database: str, target: Path, patience: Patience, progress: Callable[[int, int], None], *, mode: int) -> None:
-    from financial_agent.migrator.databases.sqlite import copy
-
-    copy.copy(path_of(database), target, mode, patience, progress)
-
-
-def connect_alone(database: str, patience: Patience) -> SoleDatabase:
-    from financial_agent.migrator.databases.sqlite.replace import Sole
-
-    return Sole(path_of(database), patience=patience)
 
 
 @contextmanager

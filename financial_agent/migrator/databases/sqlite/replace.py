@@ -8,8 +8,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from financial_agent.migrator.databases import OutOfSpace
 from financial_agent.migrator.databases.sqlite.connection import SqliteDatabase
 from financial_agent.migrator.databases.sqlite.copy import Copyable, Progress
+from financial_agent.migrator.errors import NoSpace
 
 
 class Sole(Copyable):
@@ -32,16 +34,19 @@ class Sole(Copyable):
             raise
         return connection
 
-    def replace_by(self, other: Path, progress: Progress) -> None:
+    def replace_by(self, other: str, progress: Progress) -> None:
         """Take over the content of another database, which is not in WAL mode, in one transaction; the journal mode
-        stays. Raises OutOfSpace, StatementError, Stopped."""
-        with closing(Copyable(other, patience=self._patience)) as source:
+        stays. Raises NoSpace, StatementError, Stopped."""
+        with closing(Copyable(Path(other), patience=self._patience)) as source:
             # Pages of another size cannot go into a -wal (https://sqlite.org/c3ref/backup_finish.html).
             must_leave_wal = self.is_wal() and self.page_size() != source.page_size()
             if must_leave_wal:
                 self.query("PRAGMA journal_mode = DELETE")
             try:
                 source.copy_into(self._connection, progress)
+            except OutOfSpace as error:
+                free = shutil.disk_usage(self.path.parent).free
+                raise NoSpace(folder=self.path.parent, needed=source.path.stat().st_size, free=free) from error
             finally:
                 if must_leave_wal:
                     self.query("PRAGMA journal_mode = WAL")
