@@ -38,7 +38,7 @@ class MigrationFailedHalfway(RunFailed):
 class DiskFull(RunFailed):
     code = "FA305"
     text = "{name} failed: {cause}"
-    advice = "Free some space: df -h {folder}"
+    advice = "Free some space: {look}"
 
 
 class Interrupted(MigratorError):
@@ -122,6 +122,22 @@ class BatchEndless(RunFailed):
         "Its WHERE must leave out what was changed: SET done = 1 WHERE id IN (SELECT id … WHERE done IS NULL …)\n"
         "Correct its SQL, {then}"
     )
+
+
+class LockLost(RunFailed):
+    """Another run may have begun since: this one commits nothing more."""
+
+    code = "FA320"
+    text = "the connection to {database} that holds the lock of this run was lost"
+    advice = "Look what ended it (the server's log), then: flask db migrate"
+
+
+class CommitUnknown(RunFailed):
+    """Whether it took place was looked for anew, and is told as the state, if the server answers by now."""
+
+    code = "FA321"
+    text = "{name}: the connection was lost during its commit"
+    advice = "See where it stands with: flask db status, then: flask db {again}"
 
 
 class StatementUncertain(RunFailed):

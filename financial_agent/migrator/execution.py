@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from financial_agent.migrator.assertions import is_assertion, objection
 from financial_agent.migrator.backfill import Backfill, accept_first
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
+    Busy,
+    CommitLost,
     Database,
     Orphan,
     OrphansLeft,
@@ -25,11 +26,18 @@ from financial_agent.migrator.databases import (
     Stopped,
 )
 from financial_agent.migrator.databases.rebuild import Rebuild
-from financial_agent.migrator.errors import CascadeRefused, CascadeTakesAlong, LedgerUnusable, MigratorError
+from financial_agent.migrator.errors import (
+    CascadeRefused,
+    CascadeTakesAlong,
+    LedgerUnusable,
+    LockHeld,
+    MigratorError,
+)
 from financial_agent.migrator.errors_files import FileChanged
 from financial_agent.migrator.errors_run import (
     AssertionFailed,
     BatchFailed,
+    CommitUnknown,
     DiskFull,
     ForeignKeysViolated,
     Interrupted,
@@ -108,6 +116,7 @@ class Execution:
             self._warn_of(orphans)
             self.statements()
             self._statement = None
+            self._db.settle()
             done = self._record()
         self._blocked = time.perf_counter() - begun
         return done
@@ -258,8 +267,8 @@ class Execution:
         except StatementError as error:
             if not error.constraint:
                 raise
-            database = Path(self._db.name)
-            raise LedgerUnusable(table="_migrations", why=str(error), database=database) from error
+            look = self._db.look_hint("_migrations")
+            raise LedgerUnusable(table="_migrations", why=str(error), look=look) from error
 
     def _write_record(self) -> Done:
         ledger.prepare(self._db)
@@ -313,18 +322,22 @@ class Execution:
             case Stopped():
                 signal = self._control.stop() or 2
                 return Interrupted(location=location, signal=signal, what=f"while {name} was running")
+            case CommitLost():
+                return CommitUnknown(name=name, again="migrate" if self._step.migration else "rollback")
+            case Busy():
+                return LockHeld(location=location, name=name, cause=error, then=then)
             case _ if self.so_far:
                 cause = summary(error.orphans) if isinstance(error, OrphansLeft) else error
                 fix = f"The next run goes on: flask db {'migrate' if self._step.migration else 'rollback'}"
                 if isinstance(error, OutOfSpace):
-                    fix = f"Free some space: df -h {shlex.quote(self._db.folder)}\n{fix}"
+                    fix = f"Free some space: {self._db.space_hint}\n{fix}"
                 if self._journal:
                     fix = f"Correct this statement and leave those above it as they are\n{fix}"
                 else:
                     fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
                 return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
             case OutOfSpace() if not halfway:
-                return DiskFull(location=location, name=name, cause=error, folder=Path(self._db.folder))
+                return DiskFull(location=location, name=name, cause=error, look=self._db.space_hint)
             case EndedTransaction():
                 return TransactionEnded(location=location, name=name, cause=error, then=then)
             case OrphansLeft() if not halfway:

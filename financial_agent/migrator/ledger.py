@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 from financial_agent import __version__
 from financial_agent.migrator.databases import Database, Row, StatementError
@@ -146,7 +145,7 @@ def entries(db: Database) -> list[Entry]:
         return []
     for name in ("id", "filename", "applied_at"):
         if name not in columns:
-            raise LedgerUnusable(table=MIGRATIONS, why=f"it has no column {name!r}", database=Path(db.name))
+            raise LedgerUnusable(table=MIGRATIONS, why=f"it has no column {name!r}", look=db.look_hint(MIGRATIONS))
     wanted = [name if name in columns else "NULL" for name in ("checksum", "duration_ms")]
     keeps_down = "down_sql IS NOT NULL" if "down_sql" in columns else "0"
     rows = db.query(
@@ -154,7 +153,7 @@ def entries(db: Database) -> list[Entry]:
     )
     if not all(_is_name(row[0]) for row in rows):
         why = "it has a filename that no file can have"
-        raise LedgerUnusable(table=MIGRATIONS, why=why, database=Path(db.name))
+        raise LedgerUnusable(table=MIGRATIONS, why=why, look=db.look_hint(MIGRATIONS))
     return [
         Entry(filename, str(at or ""), _as_text(checksum), ms if isinstance(ms, int) else None, bool(kept))
         for filename, at, checksum, ms, kept in rows
@@ -168,7 +167,7 @@ def history(db: Database) -> list[dict[str, object]]:
     names = [name for name in _HISTORY if name in present]
     for name in ("id", "event", "filename", "started_at", "previous_sha256"):
         if present and name not in names:
-            raise LedgerUnusable(table=HISTORY, why=f"it has no column {name!r}", database=Path(db.name))
+            raise LedgerUnusable(table=HISTORY, why=f"it has no column {name!r}", look=db.look_hint(HISTORY))
     rows = db.query(f"SELECT {', '.join(names)} FROM {db.ledger(HISTORY)} ORDER BY id") if present else []
     return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -228,11 +227,11 @@ def prepare(db: Database) -> None:
     trigger would do something else with what is recorded."""
     for table, definition in ((MIGRATIONS, _MIGRATIONS), (HISTORY, _HISTORY)):
         if triggers := db.triggers(table):
-            raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", database=Path(db.name))
+            raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", look=db.look_hint(table))
         try:
             define(db, table, definition)
         except StatementError as error:
-            raise LedgerUnusable(table=table, why=str(error), database=Path(db.name)) from error
+            raise LedgerUnusable(table=table, why=str(error), look=db.look_hint(table)) from error
 
 
 def define(db: Database, table: str, definition: Mapping[str, str]) -> None:

@@ -142,6 +142,10 @@ class ConnectionLost(StatementError):
     itself, that was on its way is not known whether it took effect."""
 
 
+class CommitLost(ConnectionLost):
+    """It broke while a commit was on its way: what that would have committed is there as a whole, or not at all."""
+
+
 class OutOfSpace(StatementError):
     """The disk, or a quota, is full."""
 
@@ -213,8 +217,15 @@ class Database(Protocol):
         """The database as a person knows it, without any password."""
 
     @property
-    def folder(self) -> str:
-        """Where its disk space is."""
+    def address(self) -> str:
+        """The path or URL that `connect` takes. It may hold a password, and is never shown."""
+
+    @property
+    def space_hint(self) -> str:
+        """What to type to see how much disk space is left."""
+
+    def look_hint(self, table: str) -> str:
+        """What to type to look at a table's definition."""
 
     @property
     def in_transaction(self) -> bool: ...
@@ -307,6 +318,10 @@ class Database(Protocol):
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         """Think a rebuild of a table through. Raises StatementError for one that cannot be done as it is written."""
 
+    def settle(self) -> None:
+        """Behind a script, in the transaction that is open: check what was put off, and undo what the script has set,
+        so that the record is written, and the connection left, with the engine's own settings."""
+
     def lock(self) -> AbstractContextManager[None]:
         """Be the only migration run on this database. Raises RunLocked when patience ends."""
 
@@ -326,8 +341,8 @@ class Workspace(Protocol):
     """Copies of a database. Raises NoSpace, Stopped, DatabaseLocked and DatabaseUnusable."""
 
     @property
-    def folder(self) -> str:
-        """Where its disk space is."""
+    def space_hint(self) -> str:
+        """What to type to see how much disk space is left for them."""
 
     def original(self, progress: Callable[[int, int], None]) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""

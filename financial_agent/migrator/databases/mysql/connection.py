@@ -65,8 +65,8 @@ class MysqlDatabase(ServerDatabase):
     # MyISAM undoes nothing, and names differ by case.
     ledger_options = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 
-    def __init__(self, url: Url, *, readonly: bool = False, patience: Patience) -> None:
-        super().__init__(url, readonly=readonly, patience=patience)
+    def __init__(self, address: str, url: Url, *, readonly: bool = False, patience: Patience) -> None:
+        super().__init__(address, url, readonly=readonly, patience=patience)
         self._leaves_something = False
         self._lock: RunLock | None = None
         self._connection: Connection = None
@@ -111,8 +111,11 @@ class MysqlDatabase(ServerDatabase):
     # Asking.
 
     @property
-    def folder(self) -> str:
-        return f"the server of {self.name}"
+    def space_hint(self) -> str:
+        return "SELECT @@datadir; and there, on the server: df -h"
+
+    def look_hint(self, table: str) -> str:
+        return f"SHOW CREATE TABLE {self.ledger(table)};"
 
     @property
     def in_transaction(self) -> bool:
@@ -247,6 +250,9 @@ class MysqlDatabase(ServerDatabase):
         if self.in_transaction:
             with suppress(StatementError):
                 self.query("ROLLBACK")
+
+    def settle(self) -> None:
+        """What a script sets is undone behind its transaction."""
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
         raise NotImplementedError

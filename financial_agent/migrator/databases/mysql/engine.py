@@ -11,7 +11,7 @@ from financial_agent.migrator.databases.url import parse
 
 
 def connect(database: str, *, readonly: bool, patience: Patience) -> Database:
-    return MysqlDatabase(parse(database), readonly=readonly, patience=patience)
+    return MysqlDatabase(database, parse(database), readonly=readonly, patience=patience)
 
 
 def exists(database: str) -> bool:

@@ -61,7 +61,7 @@ class RunLock:
         # Polled: a GET_LOCK that waits would not let Ctrl-C through.
         while ask("SELECT GET_LOCK(?, 0)", (name,)) != [(1,)]:
             if time.monotonic() > deadline:
-                raise RunLocked(lock=self._url.display, seconds=self._patience.seconds)
+                raise RunLocked(lock=self._url.display, seconds=self._patience.seconds, look="SHOW PROCESSLIST;")
             if self._patience.stop("for the other migration run to end"):
                 raise Stopped
             time.sleep(_POLL)
