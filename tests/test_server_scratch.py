@@ -58,7 +58,7 @@ def test_a_scratch_database_has_the_schema_and_no_rows(url: str, scratches: Call
 
 def test_an_empty_scratch_database_has_nothing(url: str) -> None:
     with scratch(url, Patience(), empty=True) as db:
-        assert db.objects() == []
+        assert db.tables() == {}
         db.execute("CREATE TABLE people (id INT)")
     assert servers.rows(url, "SELECT count(*) FROM people") == [(3,)]
 

@@ -127,8 +127,8 @@ class ServerWorkspace:
         self._rows = rows
 
     @property
-    def folder(self) -> str:
-        return self._scratches.beside.folder
+    def space_hint(self) -> str:
+        return self._scratches.beside.space_hint
 
     def original(self, progress: Callable[[int, int], None]) -> str:
         url = self._new()
