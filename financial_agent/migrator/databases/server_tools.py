@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,12 +25,13 @@ _ROWS = re.compile(r"^(DETAIL|CONTEXT):|^LINE \d+:")
 _QUOTED_ROW = re.compile(r"(?<=entry )'.*'(?= for key)|(?<=value: )'.*'")
 
 
-class Tool(NamedTuple):
+@dataclass(frozen=True)
+class Tool:
     """A program, as `find` found it, its arguments, and what is added to its environment."""
 
     program: str
     arguments: tuple[str, ...]
-    environment: Mapping[str, str] = {}
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

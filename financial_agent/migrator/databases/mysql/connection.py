@@ -13,7 +13,6 @@ from financial_agent.migrator.databases import (
     Answer,
     Borrowing,
     ConnectionLost,
-    Effects,
     Orphan,
     OrphansLeft,
     Patience,
@@ -192,9 +191,6 @@ class MysqlDatabase(ServerDatabase):
     def orphans(self) -> Counter[Orphan]:
         return find_orphans(self.query)
 
-    def effects(self, sql: str) -> Effects:
-        raise NotImplementedError
-
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         self.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
@@ -202,6 +198,10 @@ class MysqlDatabase(ServerDatabase):
             yield
         finally:
             self._rollback()
+
+    @property
+    def home(self) -> str:
+        return self.url.name
 
     # Changing.
 
