@@ -230,6 +230,12 @@ class Database(Protocol):
     @property
     def in_transaction(self) -> bool: ...
 
+    def quoted(self, name: str) -> str:
+        """A name as it is written in a statement."""
+
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
+
     def ledger(self, table: str) -> str:
         """How one of the ledger's tables is written in a statement, wherever names without a schema lead."""
 
@@ -351,6 +357,9 @@ class Workspace(Protocol):
 
     def remove(self, database: str) -> None:
         """Give a copy's space back."""
+
+    def size(self, database: str) -> int:
+        """How many bytes a copy takes."""
 
 
 class SoleDatabase(Database, Protocol):

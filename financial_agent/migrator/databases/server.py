@@ -93,6 +93,10 @@ class ServerDatabase:
         """A name as it is written in a statement."""
         raise NotImplementedError
 
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
+        return self.quoted(table)
+
     @property
     def ledger_types(self) -> Mapping[str, str]:
         raise NotImplementedError

@@ -250,6 +250,12 @@ class SqliteDatabase:
 
     # Changing.
 
+    def quoted(self, name: str) -> str:
+        return quoted(name)
+
+    def written(self, table: str) -> str:
+        return f"main.{quoted(table)}"
+
     def ledger(self, table: str) -> str:
         return table
 
