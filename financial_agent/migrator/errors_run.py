@@ -106,7 +106,7 @@ class BatchFailed(RunFailed):
     """Carries `so_far`: what the finished batches did, and stays."""
 
     code = "FA308"
-    text = "{name} {how}; {so_far} are in effect"
+    text = "{name} {how}; {so_far.in_effect}"
 
 
 class BatchesUnfinished(BatchFailed):
@@ -149,4 +149,16 @@ class StatementUncertain(RunFailed):
     advice = (
         "Look at the database: if it took effect, take the statement out of the file\n"
         "Then accept the file, and go on: flask db repair {version} --reason WHY, then: flask db {again}"
+    )
+
+
+class SessionLost(RunFailed):
+    """Statements need what a run that failed had made for its own connection. Nothing was changed."""
+
+    code = "FA325"
+    exit_code = 4
+    text = "{name} cannot go on: it needs {names}, which went with the connection of the run that failed"
+    advice = (
+        "Make that anew in a statement of its own in front of its statement {number}, behind those that are done\n"
+        "Then: flask db {again}"
     )

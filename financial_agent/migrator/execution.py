@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -180,18 +180,19 @@ class Execution:
     def _journalled(self) -> Done:
         statements = list(self._script.statements())
         journal = self._journal = Journal(self._db, self._step, statements)
-        for at, statement in enumerate(statements):
-            if journal.is_done(at):
-                self._begun += 1
-                continue
-            self._begin(statement)
-            if is_assertion(statement):
-                self._assert(statement)
-                continue
-            begun = time.perf_counter()
-            patiently(partial(journal.run, at, partial(self._effect, statement)), self._control)
-            self._blocked = max(self._blocked, time.perf_counter() - begun)
-        self._check_count()
+        with self._ending_its_own():
+            for at, statement in enumerate(statements):
+                if journal.is_done(at):
+                    self._begun += 1
+                    continue
+                self._begin(statement)
+                if is_assertion(statement):
+                    self._assert(statement)
+                    continue
+                begun = time.perf_counter()
+                patiently(partial(journal.run, at, partial(self._effect, statement)), self._control)
+                self._blocked = max(self._blocked, time.perf_counter() - begun)
+            self._check_count()
         # Its record is written with the engine's own settings, whatever the script has set.
         self._db.reset(settings=True)
         with self._db.transaction():
@@ -201,7 +202,7 @@ class Execution:
         if not self._script.foreign_keys:
             self._db.enforce_foreign_keys(False)
         before = Counter[Orphan]() if self._script.foreign_keys else self._db.orphans()
-        try:
+        with self._ending_its_own():
             for statement in self._script.statements():
                 if not self._db.in_transaction:
                     begun = time.perf_counter()
@@ -218,9 +219,16 @@ class Execution:
                     self._settled += 0 if statement.keyword == "ROLLBACK" else self._open
                     self._open = 0
             self._check_count()
+            if not self._db.in_transaction:
+                self._check_orphans(before)
+
+    @contextmanager
+    def _ending_its_own(self) -> Iterator[None]:
+        """Leave no transaction open that the script itself began: whoever leaves one to the end has forgotten it."""
+        try:
+            yield
             if self._db.in_transaction:
                 raise StatementError("the section ends inside a transaction that it began")
-            self._check_orphans(before)
         finally:
             if self._db.in_transaction:
                 with suppress(StatementError):  # closing the connection does the same, and must not hide the failure

@@ -110,6 +110,12 @@ class Progress:
         rows, batches = self.rows_changed, self.batches
         return f"{rows:,} {'row' if rows == 1 else 'rows'} in {batches:,} {'batch' if batches == 1 else 'batches'}"
 
+    @property
+    def in_effect(self) -> str:
+        """The same as a sentence."""
+        is_one = self.rows_changed == 1 if self.batches else self.statements == 1
+        return f"{self} {'is' if is_one else 'are'} in effect"
+
 
 @dataclass(frozen=True)
 class Event:

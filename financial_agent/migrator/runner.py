@@ -289,7 +289,7 @@ def _state_behind_commit(database: str, step: Step) -> str:
 
 def _what_remains(step: Step, execution: Execution) -> str:
     if so_far := execution.so_far:
-        return f", and of {step.filename} {so_far} are in effect; the next run goes on behind them"
+        return f", and of {step.filename} {so_far.in_effect}; the next run goes on behind them"
     if execution.lasting:
         return f", and of {step.filename} {execution.lasting} of {step.script.count} statements took effect"
     what = "run" if step.migration else "rollback"
