@@ -340,7 +340,7 @@ class Execution:
                 if isinstance(error, OutOfSpace):
                     fix = f"Free some space: {self._db.space_hint}\n{fix}"
                 if self._journal:
-                    fix = f"Correct this statement and leave those above it as they are\n{fix}"
+                    fix = f"Correct this statement and leave those above it as they are\n{fix}{self._or_else(error)}"
                 else:
                     fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
                 return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
@@ -363,7 +363,14 @@ class Execution:
                     then=then,
                 )
             case _:
-                return MigrationFailed(location=location, name=name, cause=error, then=then)
+                return MigrationFailed(location=location, name=name, cause=error, then=then + self._or_else(error))
+
+    def _or_else(self, error: Exception) -> str:
+        """What may be wrong with SQL that runs on every engine, beside itself."""
+        file = self._step.migration.file if self._step.migration else None
+        if not (file and file.own_name and isinstance(error, StatementError)) or error.constraint:
+            return ""
+        return f"\nIf it is right on another engine, leave it, and write this one's own beside it: {file.own_name}"
 
 
 def what_then(step: Step) -> str:

@@ -245,10 +245,10 @@ def define(db: Database, table: str, definition: Mapping[str, str]) -> None:
     present = db.columns(table)
     if not present:
         columns = ",\n  ".join(f"{name} {db.ledger_types[kind]}" for name, kind in definition.items())
-        db.execute(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}")
+        db.define(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}")
     for name, kind in definition.items():
         if present and name not in present:
-            db.execute(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
+            db.define(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
 
 
 def take_over(db: Database, checksums: Mapping[str, str]) -> None:

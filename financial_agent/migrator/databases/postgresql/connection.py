@@ -195,11 +195,11 @@ class PostgresqlDatabase(ServerDatabase):
     def space_hint(self) -> str:
         return f"psql {shlex.quote(self.name)} -c 'SHOW data_directory', and there: df -h"
 
-    def _written(self, table: str) -> str:
+    def written(self, table: str) -> str:
         return self.ledger(table) if table in LEDGER_TABLES else table
 
     def columns(self, table: str) -> list[str]:
-        return [name for (name,) in self.query(catalogue.COLUMNS_OF, (self._written(table),))]
+        return [name for (name,) in self.query(catalogue.COLUMNS_OF, (self.written(table),))]
 
     def tables(self) -> dict[str, list[str]]:
         return {each.name: [column.name for column in each.columns] for each in self.objects() if each.type == "table"}
@@ -221,7 +221,7 @@ class PostgresqlDatabase(ServerDatabase):
         return schema.fingerprint(self.objects())
 
     def triggers(self, table: str) -> list[str]:
-        return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self._written(table),))]
+        return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self.written(table),))]
 
     def problems(self, *, quick: bool = False) -> list[str]:
         return find_problems(self.query, quick=quick)
