@@ -136,7 +136,7 @@ def _rehearse(
         clock = time.perf_counter()
         before = copies.original(lambda done, total: control.report(Copying("copying", done, total)))
         copy_ms = round((time.perf_counter() - clock) * 1000)
-        size = Path(before).stat().st_size
+        size = copies.size(before)
         with closing(connect(before, patience=patience)) as db:
             steps = planned(db)
             destroyed = foresee(before, progress.not_begun(db, steps), patience)

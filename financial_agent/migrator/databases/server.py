@@ -93,6 +93,10 @@ class ServerDatabase:
         """A name as it is written in a statement."""
         raise NotImplementedError
 
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
+        return self.quoted(table)
+
     @property
     def ledger_types(self) -> Mapping[str, str]:
         raise NotImplementedError
@@ -123,6 +127,9 @@ class ServerDatabase:
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         return self._ask(sql, parameters)[2]
 
+    def define(self, sql: str) -> None:
+        self.execute(sql)
+
     def change(self, sql: str) -> int:
         return self._ask(sql, ())[2]
 
@@ -147,7 +154,8 @@ class ServerDatabase:
             if not self.columns(_ATTEMPT):
                 if text is None:
                     return
-                self.execute(f"CREATE TABLE {self.ledger(_ATTEMPT)} (note {self.ledger_types['required']})")
+                note = f"note {self.ledger_types['required']}"
+                self.define(f"CREATE TABLE {self.ledger(_ATTEMPT)} ({note}){self.ledger_options}")
             with self.transaction():
                 self.execute(f"DELETE FROM {self.ledger(_ATTEMPT)}")
                 if text is not None:

@@ -250,6 +250,12 @@ class SqliteDatabase:
 
     # Changing.
 
+    def quoted(self, name: str) -> str:
+        return quoted(name)
+
+    def written(self, table: str) -> str:
+        return f"main.{quoted(table)}"
+
     def ledger(self, table: str) -> str:
         return table
 
@@ -287,6 +293,9 @@ class SqliteDatabase:
                 raise OutOfSpace(str(error)) from error
             raise
         return self._connection.total_changes - before
+
+    def define(self, sql: str) -> None:
+        self.execute(sql)
 
     def change(self, sql: str) -> int:
         self.execute(sql)
