@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from financial_agent.migrator import history, ledger, replay, schema
+from financial_agent.migrator import history, ledger, progress, replay, schema
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Database, Patience
 from financial_agent.migrator.errors import RecoveryRefused
@@ -43,7 +43,9 @@ class Compared:
 
 def is_lost(db: Database) -> bool:
     """Whether tables are there, and neither an entry nor an explanation why there is none. Writes nothing."""
-    return not ledger.entries(db) and bool(db.tables()) and not history.explains_emptiness(ledger.history(db))
+    if ledger.entries(db) or progress.read(db) or not db.tables():
+        return False
+    return not history.explains_emptiness(ledger.history(db))
 
 
 def recover(

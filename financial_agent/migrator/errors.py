@@ -318,7 +318,7 @@ class DumpRefused(Refused):
 class LedgerUnusable(Refused):
     code = "FA407"
     text = "the table {table} is not a migration ledger: {why}"
-    advice = "Look at it with: sqlite3 {database} '.schema {table}'"
+    advice = "Look at it with: {look}"
 
 
 # Busy: exit 5.
@@ -328,11 +328,19 @@ class RunLocked(MigratorError):
     code = "FA501"
     exit_code = 5
     text = "another migration run holds {lock}: waited {seconds:g} s for it to end"
-    advice = "Wait longer (--wait SECONDS), or see which process it is: fuser -v {lock}"
+    advice = "Wait longer (--wait SECONDS), or see which process it is: {look}"
 
 
 class DatabaseLocked(MigratorError):
     code = "FA502"
     exit_code = 5
     text = "another process holds a lock on {database}: waited {seconds:g} s {purpose}"
-    advice = "Wait longer (--wait SECONDS), or see which process it is: fuser -v {database}"
+    advice = "Wait longer (--wait SECONDS), or see which process it is: {look}"
+
+
+class LockHeld(DatabaseLocked):
+    """Another connection to the server has what is needed, for longer than this run waits."""
+
+    code = "FA503"
+    text = "{name} could not get a lock that another connection holds: {cause}"
+    advice = "Wait longer (--wait SECONDS), or end what holds it, {then}"

@@ -38,7 +38,7 @@ class MigrationFailedHalfway(RunFailed):
 class DiskFull(RunFailed):
     code = "FA305"
     text = "{name} failed: {cause}"
-    advice = "Free some space: df -h {folder}"
+    advice = "Free some space: {look}"
 
 
 class Interrupted(MigratorError):
@@ -106,7 +106,7 @@ class BatchFailed(RunFailed):
     """Carries `so_far`: what the finished batches did, and stays."""
 
     code = "FA308"
-    text = "{name} {how}; {so_far} are in effect"
+    text = "{name} {how}; {so_far.in_effect}"
 
 
 class BatchesUnfinished(BatchFailed):
@@ -124,6 +124,22 @@ class BatchEndless(RunFailed):
     )
 
 
+class LockLost(RunFailed):
+    """Another run may have begun since: this one commits nothing more."""
+
+    code = "FA320"
+    text = "the connection to {database} that holds the lock of this run was lost"
+    advice = "Look what ended it (the server's log), then: flask db migrate"
+
+
+class CommitUnknown(RunFailed):
+    """Whether it took place was looked for anew, and is told as the state, if the server answers by now."""
+
+    code = "FA321"
+    text = "{name}: the connection was lost during its commit"
+    advice = "See where it stands with: flask db status, then: flask db {again}"
+
+
 class StatementUncertain(RunFailed):
     """A run was cut off in a statement whose effect the schema does not show. Nothing was changed."""
 
@@ -133,4 +149,16 @@ class StatementUncertain(RunFailed):
     advice = (
         "Look at the database: if it took effect, take the statement out of the file\n"
         "Then accept the file, and go on: flask db repair {version} --reason WHY, then: flask db {again}"
+    )
+
+
+class SessionLost(RunFailed):
+    """Statements need what a run that failed had made for its own connection. Nothing was changed."""
+
+    code = "FA325"
+    exit_code = 4
+    text = "{name} cannot go on: it needs {names}, which went with the connection of the run that failed"
+    advice = (
+        "Make that anew in a statement of its own in front of its statement {number}, behind those that are done\n"
+        "Then: flask db {again}"
     )

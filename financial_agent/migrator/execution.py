@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,8 @@ from financial_agent.migrator.assertions import is_assertion, objection
 from financial_agent.migrator.backfill import Backfill, accept_first
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
+    Busy,
+    CommitLost,
     Database,
     Orphan,
     OrphansLeft,
@@ -25,11 +26,18 @@ from financial_agent.migrator.databases import (
     Stopped,
 )
 from financial_agent.migrator.databases.rebuild import Rebuild
-from financial_agent.migrator.errors import CascadeRefused, CascadeTakesAlong, LedgerUnusable, MigratorError
+from financial_agent.migrator.errors import (
+    CascadeRefused,
+    CascadeTakesAlong,
+    LedgerUnusable,
+    LockHeld,
+    MigratorError,
+)
 from financial_agent.migrator.errors_files import FileChanged
 from financial_agent.migrator.errors_run import (
     AssertionFailed,
     BatchFailed,
+    CommitUnknown,
     DiskFull,
     ForeignKeysViolated,
     Interrupted,
@@ -108,6 +116,7 @@ class Execution:
             self._warn_of(orphans)
             self.statements()
             self._statement = None
+            self._db.settle()
             done = self._record()
         self._blocked = time.perf_counter() - begun
         return done
@@ -142,7 +151,7 @@ class Execution:
 
     def _effect(self, statement: Statement) -> int:
         if not (statement.directives or self._script.is_python):  # a file may hold millions of these
-            return self._db.execute(statement.text)
+            return self._db.execute(statement.text, (statement.data,) if statement.data else ())
         then = what_then(self._step)
         if self._script.is_python:
             return python_run.run(self._db, self._script, self._step.filename, then, self._control.stop)
@@ -171,18 +180,19 @@ class Execution:
     def _journalled(self) -> Done:
         statements = list(self._script.statements())
         journal = self._journal = Journal(self._db, self._step, statements)
-        for at, statement in enumerate(statements):
-            if journal.is_done(at):
-                self._begun += 1
-                continue
-            self._begin(statement)
-            if is_assertion(statement):
-                self._assert(statement)
-                continue
-            begun = time.perf_counter()
-            patiently(partial(journal.run, at, partial(self._effect, statement)), self._control)
-            self._blocked = max(self._blocked, time.perf_counter() - begun)
-        self._check_count()
+        with self._ending_its_own():
+            for at, statement in enumerate(statements):
+                if journal.is_done(at):
+                    self._begun += 1
+                    continue
+                self._begin(statement)
+                if is_assertion(statement):
+                    self._assert(statement)
+                    continue
+                begun = time.perf_counter()
+                patiently(partial(journal.run, at, partial(self._effect, statement)), self._control)
+                self._blocked = max(self._blocked, time.perf_counter() - begun)
+            self._check_count()
         # Its record is written with the engine's own settings, whatever the script has set.
         self._db.reset(settings=True)
         with self._db.transaction():
@@ -192,7 +202,7 @@ class Execution:
         if not self._script.foreign_keys:
             self._db.enforce_foreign_keys(False)
         before = Counter[Orphan]() if self._script.foreign_keys else self._db.orphans()
-        try:
+        with self._ending_its_own():
             for statement in self._script.statements():
                 if not self._db.in_transaction:
                     begun = time.perf_counter()
@@ -209,9 +219,16 @@ class Execution:
                     self._settled += 0 if statement.keyword == "ROLLBACK" else self._open
                     self._open = 0
             self._check_count()
+            if not self._db.in_transaction:
+                self._check_orphans(before)
+
+    @contextmanager
+    def _ending_its_own(self) -> Iterator[None]:
+        """Leave no transaction open that the script itself began: whoever leaves one to the end has forgotten it."""
+        try:
+            yield
             if self._db.in_transaction:
                 raise StatementError("the section ends inside a transaction that it began")
-            self._check_orphans(before)
         finally:
             if self._db.in_transaction:
                 with suppress(StatementError):  # closing the connection does the same, and must not hide the failure
@@ -258,8 +275,8 @@ class Execution:
         except StatementError as error:
             if not error.constraint:
                 raise
-            database = Path(self._db.name)
-            raise LedgerUnusable(table="_migrations", why=str(error), database=database) from error
+            look = self._db.look_hint("_migrations")
+            raise LedgerUnusable(table="_migrations", why=str(error), look=look) from error
 
     def _write_record(self) -> Done:
         ledger.prepare(self._db)
@@ -313,18 +330,22 @@ class Execution:
             case Stopped():
                 signal = self._control.stop() or 2
                 return Interrupted(location=location, signal=signal, what=f"while {name} was running")
+            case CommitLost():
+                return CommitUnknown(name=name, again="migrate" if self._step.migration else "rollback")
+            case Busy():
+                return LockHeld(location=location, name=name, cause=error, then=then)
             case _ if self.so_far:
                 cause = summary(error.orphans) if isinstance(error, OrphansLeft) else error
                 fix = f"The next run goes on: flask db {'migrate' if self._step.migration else 'rollback'}"
                 if isinstance(error, OutOfSpace):
-                    fix = f"Free some space: df -h {shlex.quote(self._db.folder)}\n{fix}"
+                    fix = f"Free some space: {self._db.space_hint}\n{fix}"
                 if self._journal:
-                    fix = f"Correct this statement and leave those above it as they are\n{fix}"
+                    fix = f"Correct this statement and leave those above it as they are\n{fix}{self._or_else(error)}"
                 else:
                     fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
                 return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
             case OutOfSpace() if not halfway:
-                return DiskFull(location=location, name=name, cause=error, folder=Path(self._db.folder))
+                return DiskFull(location=location, name=name, cause=error, look=self._db.space_hint)
             case EndedTransaction():
                 return TransactionEnded(location=location, name=name, cause=error, then=then)
             case OrphansLeft() if not halfway:
@@ -342,7 +363,14 @@ class Execution:
                     then=then,
                 )
             case _:
-                return MigrationFailed(location=location, name=name, cause=error, then=then)
+                return MigrationFailed(location=location, name=name, cause=error, then=then + self._or_else(error))
+
+    def _or_else(self, error: Exception) -> str:
+        """What may be wrong with SQL that runs on every engine, beside itself."""
+        file = self._step.migration.file if self._step.migration else None
+        if not (file and file.own_name and isinstance(error, StatementError)) or error.constraint:
+            return ""
+        return f"\nIf it is right on another engine, leave it, and write this one's own beside it: {file.own_name}"
 
 
 def what_then(step: Step) -> str:

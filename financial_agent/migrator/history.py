@@ -9,7 +9,7 @@ from typing import Any
 
 from financial_agent.migrator import ledger, plan
 from financial_agent.migrator.databases import connect, exists
-from financial_agent.migrator.errors_run import MigrationFailedHalfway
+from financial_agent.migrator.errors_run import BatchFailed, MigrationFailedHalfway
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.session import ASKING, explained
 
@@ -75,6 +75,7 @@ def _line(row: dict[str, object]) -> Line:
 
 # Whether the past was changed.
 
+_IN_PART = (MigrationFailedHalfway.code, BatchFailed.code)
 _APPLIED = ("apply", "baseline", "repair", "recover", "takeover")
 
 
@@ -140,7 +141,7 @@ def explains_emptiness(rows: Sequence[Mapping[str, object]]) -> bool:
     return not applied(rows) and any(
         row["event"] == "rollback"
         or (row["event"] == "baseline" and row["filename"] == "")
-        or (row["event"] == "failure" and str(row.get("error")).startswith(MigrationFailedHalfway.code))
+        or (row["event"] == "failure" and str(row.get("error")).startswith(_IN_PART))
         for row in told
     )
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 from financial_agent import __version__
 from financial_agent.migrator.databases import Database, Row, StatementError
@@ -111,6 +110,12 @@ class Progress:
         rows, batches = self.rows_changed, self.batches
         return f"{rows:,} {'row' if rows == 1 else 'rows'} in {batches:,} {'batch' if batches == 1 else 'batches'}"
 
+    @property
+    def in_effect(self) -> str:
+        """The same as a sentence."""
+        is_one = self.rows_changed == 1 if self.batches else self.statements == 1
+        return f"{self} {'is' if is_one else 'are'} in effect"
+
 
 @dataclass(frozen=True)
 class Event:
@@ -146,7 +151,7 @@ def entries(db: Database) -> list[Entry]:
         return []
     for name in ("id", "filename", "applied_at"):
         if name not in columns:
-            raise LedgerUnusable(table=MIGRATIONS, why=f"it has no column {name!r}", database=Path(db.name))
+            raise LedgerUnusable(table=MIGRATIONS, why=f"it has no column {name!r}", look=db.look_hint(MIGRATIONS))
     wanted = [name if name in columns else "NULL" for name in ("checksum", "duration_ms")]
     keeps_down = "down_sql IS NOT NULL" if "down_sql" in columns else "0"
     rows = db.query(
@@ -154,7 +159,7 @@ def entries(db: Database) -> list[Entry]:
     )
     if not all(_is_name(row[0]) for row in rows):
         why = "it has a filename that no file can have"
-        raise LedgerUnusable(table=MIGRATIONS, why=why, database=Path(db.name))
+        raise LedgerUnusable(table=MIGRATIONS, why=why, look=db.look_hint(MIGRATIONS))
     return [
         Entry(filename, str(at or ""), _as_text(checksum), ms if isinstance(ms, int) else None, bool(kept))
         for filename, at, checksum, ms, kept in rows
@@ -168,7 +173,7 @@ def history(db: Database) -> list[dict[str, object]]:
     names = [name for name in _HISTORY if name in present]
     for name in ("id", "event", "filename", "started_at", "previous_sha256"):
         if present and name not in names:
-            raise LedgerUnusable(table=HISTORY, why=f"it has no column {name!r}", database=Path(db.name))
+            raise LedgerUnusable(table=HISTORY, why=f"it has no column {name!r}", look=db.look_hint(HISTORY))
     rows = db.query(f"SELECT {', '.join(names)} FROM {db.ledger(HISTORY)} ORDER BY id") if present else []
     return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -228,11 +233,11 @@ def prepare(db: Database) -> None:
     trigger would do something else with what is recorded."""
     for table, definition in ((MIGRATIONS, _MIGRATIONS), (HISTORY, _HISTORY)):
         if triggers := db.triggers(table):
-            raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", database=Path(db.name))
+            raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", look=db.look_hint(table))
         try:
             define(db, table, definition)
         except StatementError as error:
-            raise LedgerUnusable(table=table, why=str(error), database=Path(db.name)) from error
+            raise LedgerUnusable(table=table, why=str(error), look=db.look_hint(table)) from error
 
 
 def define(db: Database, table: str, definition: Mapping[str, str]) -> None:
@@ -240,10 +245,10 @@ def define(db: Database, table: str, definition: Mapping[str, str]) -> None:
     present = db.columns(table)
     if not present:
         columns = ",\n  ".join(f"{name} {db.ledger_types[kind]}" for name, kind in definition.items())
-        db.execute(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}")
+        db.define(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}")
     for name, kind in definition.items():
         if present and name not in present:
-            db.execute(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
+            db.define(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
 
 
 def take_over(db: Database, checksums: Mapping[str, str]) -> None:
@@ -263,9 +268,10 @@ def record_of(migration: Migration, *, duration_ms: int, schema_fingerprint: str
 def add(db: Database, record: Record) -> None:
     """Record a migration as applied; to be called in the transaction that applies it."""
     db.execute(
-        f"INSERT INTO {db.ledger(MIGRATIONS)} (filename, checksum, duration_ms, up_sql, down_sql, schema_fingerprint)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO {db.ledger(MIGRATIONS)} (id, filename, checksum, duration_ms, up_sql, down_sql,"
+        " schema_fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
+            _next_id(db),
             record.filename,
             record.checksum,
             record.duration_ms,
@@ -274,6 +280,12 @@ def add(db: Database, record: Record) -> None:
             record.schema_fingerprint,
         ),
     )
+
+
+def _next_id(db: Database) -> int:
+    """The next number, also where the table that was taken over does not give one out by itself."""
+    ((highest,),) = db.query(f"SELECT max(id) FROM {db.ledger(MIGRATIONS)}")
+    return max(highest if isinstance(highest, int) else 0, db.last_id(MIGRATIONS)) + 1
 
 
 def replace(db: Database, migration: Migration, made: str | None) -> None:

@@ -28,6 +28,12 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA113": (None, "The schema is written there for people and for CI, beside the migrations that make it."),
     "FA114": (None, "A backup is named as `flask db backups` shows it, or by its path."),
     "FA117": (None, "Every error, rule and finding has a code of its own, which is never used for another one."),
+    "FA118": (
+        None,
+        "A URL's parts are told from each other by @, :, / and ?, so these are written percent-encoded inside of them. "
+        "What stands there is never shown, as it may be a password.",
+    ),
+    "FA119": (None, "The drivers of servers are extras: who uses SQLite alone need not have them."),
     "FA201": (None, "A file that is silently skipped is a migration that never ran."),
     "FA202": (None, "Two files with one number have no order. It comes of two branches that were merged."),
     "FA203": (None, "What runs must be what was reviewed, and that is what the folder holds."),
@@ -115,6 +121,16 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA314": (None, "A rebuild keeps every row; the counts before and after are compared."),
     "FA315": (None, "Views and triggers are made anew exactly as they were, and this one does not fit the new table."),
     "FA316": (None, "The new constraints hold for the rows that are there, too."),
+    "FA320": (
+        None,
+        "The lock of a run lives as long as the connection that took it. Without it another run may have begun, so "
+        "this one stopped before it would have committed anything more.",
+    ),
+    "FA321": (
+        None,
+        "A commit that was on its way when the connection broke has taken place as a whole, or not at all; the ledger "
+        "was asked anew, and the text says which.",
+    ),
     "FA401": (None, "DROP TABLE deletes the rows first, and each of them takes its children with it."),
     "FA402": (None, "There is no down section, or none that can be used."),
     "FA403": (None, "Nobody can be asked without a terminal, and the answer is never taken from the environment."),
@@ -153,6 +169,11 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA452": (None, "It is one of the programs that come with the server's client."),
     "FA501": (None, "One run at a time; the lock dies with the process that holds it."),
     "FA502": (None, "SQLite lets one connection write at a time."),
+    "FA503": (
+        None,
+        "A statement that waits for a lock keeps everybody behind it waiting, so it gives up soon (lock_timeout in the "
+        "URL, 5 s) and is tried again, until --wait ends. What it waited for is told with who holds it.",
+    ),
 }
 
 # The findings that are less than errors.

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
-from pathlib import Path
 
 from financial_agent.migrator import ledger
 from financial_agent.migrator.batches import batch_of
@@ -47,7 +46,7 @@ def read(db: Database) -> list[Progress]:
     """What was begun and is not done. Writes nothing. Raises LedgerUnusable."""
     present = db.columns(TABLE)
     if lacking := [name for name in _REQUIRED if present and name not in present]:
-        raise LedgerUnusable(table=TABLE, why=f"it has no column {lacking[0]!r}", database=Path(db.name))
+        raise LedgerUnusable(table=TABLE, why=f"it has no column {lacking[0]!r}", look=db.look_hint(TABLE))
     names = [name for name in _COLUMNS if name in present]
     rows = db.query(f"SELECT {', '.join(names)} FROM {db.ledger(TABLE)}") if present else []
     return [Progress(**dict(zip(names, row, strict=True))) for row in rows]

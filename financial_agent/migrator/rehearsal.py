@@ -136,7 +136,7 @@ def _rehearse(
         clock = time.perf_counter()
         before = copies.original(lambda done, total: control.report(Copying("copying", done, total)))
         copy_ms = round((time.perf_counter() - clock) * 1000)
-        size = Path(before).stat().st_size
+        size = copies.size(before)
         with closing(connect(before, patience=patience)) as db:
             steps = planned(db)
             destroyed = foresee(before, progress.not_begun(db, steps), patience)
@@ -154,7 +154,7 @@ def _with_steps(rehearsal: Rehearsal, stage: _Stage, before: str, steps: Sequenc
             before = after
     except MigratorError as error:
         if isinstance(error, DiskFull):  # the copy's own folder is gone when that is read
-            error = DiskFull(location=error.location, **{**error.fields, "folder": stage.folder})
+            error = DiskFull(location=error.location, **{**error.fields, "look": stage.space_hint})
         error.state = _STATE
         return replace(rehearsal, steps=rehearsed, failure=error)
     return replace(rehearsal, steps=rehearsed)
@@ -167,7 +167,7 @@ class _Stage:
         self._copies = copies
         self._control = replace(control, report=_without_results(control.report), pauses=False)
         self._patience = control.patience()
-        self.folder = Path(copies.folder)
+        self.space_hint = copies.space_hint
 
     def perform(self, step: Step, before: str, *, is_last: bool) -> tuple[Rehearsed, str]:
         """Run a step on a copy of a copy, and its down section behind it. Returns what became of it, and a copy as

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from financial_agent.migrator import rebuild, schema
 from financial_agent.migrator.databases import Database, Patience, StatementError, Stopped, scratch
@@ -36,7 +36,7 @@ class CannotReplay(Exception):
 def replay(database: str, steps: Iterable[Step], patience: Patience) -> Iterator[Schema]:
     """The schema after each of the steps, which begin with no schema, as the engine of a database makes it. Raises
     CannotReplay, and Stopped."""
-    with closing(scratch(database, patience, empty=True)) as db:
+    with scratch(database, patience, empty=True) as db:
         for step in steps:
             _run(db, step, patience)
             yield schema.read(db)
@@ -44,7 +44,7 @@ def replay(database: str, steps: Iterable[Step], patience: Patience) -> Iterator
 
 def result(database: str, steps: Iterable[Step], patience: Patience) -> Schema:
     """The schema after all of the steps. Raises CannotReplay, and Stopped."""
-    with closing(scratch(database, patience, empty=True)) as db:
+    with scratch(database, patience, empty=True) as db:
         for step in steps:
             _run(db, step, patience)
         return schema.read(db)
@@ -54,7 +54,7 @@ def undoable(database: str, steps: Iterable[Step], patience: Patience) -> dict[s
     """Which of the steps, that would run on a database, which may be a new one, the engine could undo without a
     down section; up to the one that cannot be replayed."""
     found: dict[str, bool] = {}
-    with closing(scratch(database, patience)) as db, suppress(CannotReplay):
+    with scratch(database, patience) as db, suppress(CannotReplay):
         for step in steps:
             found[step.filename] = rebuild.down_text(_run(db, step, patience)) is not None
     return found

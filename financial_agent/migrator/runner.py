@@ -37,6 +37,7 @@ from financial_agent.migrator.effects import foresee
 from financial_agent.migrator.environment import Environment, stamp_first
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.errors_files import FileChanged, FileRefused
+from financial_agent.migrator.errors_run import CommitUnknown
 from financial_agent.migrator.events import BackedUp, Done, Started, Warned
 from financial_agent.migrator.execution import Execution
 from financial_agent.migrator.git import commit_of
@@ -220,7 +221,7 @@ def execute(
                     db.reset(settings=step.script.leaves_settings)
     except MigratorError as error:
         error.done = done
-        error.state = error.state or _verified_state(db.name)
+        error.state = error.state or _verified_state(db.address)
         raise
     finally:
         db.note_attempt(None)
@@ -238,9 +239,12 @@ def _run_step(db: Database, execution: Execution, step: Step, control: Control, 
     try:
         control.report(Started(step.filename, step.script.direction, step.script.count))
         done.append(execution.run())
+    except CommitUnknown as error:
+        error.state = _state_behind_commit(db.address, step)
+        raise
     except MigratorError as error:
-        _record_failure(db.name, execution.failure(error))
-        if state := _verified_state(db.name):
+        _record_failure(db.address, execution.failure(error))
+        if state := _verified_state(db.address):
             error.state = state + _what_remains(step, execution)
         raise
     control.report(done[-1])
@@ -260,17 +264,32 @@ def _record_failure(database: str, failure: ledger.Event) -> None:
 def _verified_state(database: str) -> str:
     """Where the database stands after a failure, read anew; empty when that cannot be told."""
     try:
-        with closing(connect(database, readonly=True, patience=session.ASKING.patience())) as db:
-            entries = ledger.entries(db)
+        entries = _entries(database)
     except (MigratorError, StatementError):
         return ""
     newest = max((entry.filename for entry in entries), key=plan.version_of, default=None)
     return f"The database is at {newest}" if newest else "The database has no migration applied"
 
 
+def _entries(database: str) -> list[Entry]:
+    with closing(connect(database, readonly=True, patience=session.ASKING.patience())) as db:
+        return ledger.entries(db)
+
+
+def _state_behind_commit(database: str, step: Step) -> str:
+    """Whether the record is there decides whether the whole is."""
+    try:
+        is_there = step.filename in {entry.filename for entry in _entries(database)}
+    except (MigratorError, StatementError):
+        return ""
+    what = "run" if step.migration else "rollback"
+    took_place = is_there == bool(step.migration)
+    return f"The {what} of {step.filename} {'was committed' if took_place else 'left nothing'}"
+
+
 def _what_remains(step: Step, execution: Execution) -> str:
     if so_far := execution.so_far:
-        return f", and of {step.filename} {so_far} are in effect; the next run goes on behind them"
+        return f", and of {step.filename} {so_far.in_effect}; the next run goes on behind them"
     if execution.lasting:
         return f", and of {step.filename} {execution.lasting} of {step.script.count} statements took effect"
     what = "run" if step.migration else "rollback"

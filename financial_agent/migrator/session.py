@@ -11,6 +11,7 @@ from typing import NamedTuple
 from financial_agent.migrator import attempt, ledger, progress
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
+    Busy,
     Database,
     StatementError,
     Stopped,
@@ -21,7 +22,7 @@ from financial_agent.migrator.databases import (
 )
 from financial_agent.migrator.discovery import discover, listing
 from financial_agent.migrator.environment import Environment, refuse_another
-from financial_agent.migrator.errors import DatabaseUnusable
+from financial_agent.migrator.errors import DatabaseUnusable, LockHeld
 from financial_agent.migrator.errors_files import VersionDuplicated
 from financial_agent.migrator.errors_run import Interrupted
 from financial_agent.migrator.ledger import Entry, Progress
@@ -107,6 +108,8 @@ def explained(database: str, control: Control, what: str = "before anything was 
         yield
     except Stopped:
         raise Interrupted(signal=control.stop() or 2, what=what) from None
+    except Busy as error:
+        raise LockHeld(name=display_name(database), cause=error, then="then run the command again") from None
     except StatementError as error:
         fix = "Look for what is wrong with: flask db doctor"
         raise DatabaseUnusable(database=display_name(database), cause=error, fix=fix) from error

@@ -174,7 +174,7 @@ def _excluded(items: Sequence[Item], environment: str | None) -> Iterator[Findin
 
 def _started(db: Database) -> Iterator[Finding]:
     for each in progress.read(db):
-        message = f"it was begun and is not done: {each.rows_changed:,} rows in {each.batches:,} batches are in effect"
+        message = f"it was begun and is not done: {each.in_effect}"
         hint = f"flask db {'migrate' if each.direction == 'up' else 'rollback'}"
         yield Finding("started", message, each.filename, hint=hint)
 

@@ -142,6 +142,10 @@ class ConnectionLost(StatementError):
     itself, that was on its way is not known whether it took effect."""
 
 
+class CommitLost(ConnectionLost):
+    """It broke while a commit was on its way: what that would have committed is there as a whole, or not at all."""
+
+
 class OutOfSpace(StatementError):
     """The disk, or a quota, is full."""
 
@@ -213,11 +217,24 @@ class Database(Protocol):
         """The database as a person knows it, without any password."""
 
     @property
-    def folder(self) -> str:
-        """Where its disk space is."""
+    def address(self) -> str:
+        """The path or URL that `connect` takes. It may hold a password, and is never shown."""
+
+    @property
+    def space_hint(self) -> str:
+        """What to type to see how much disk space is left."""
+
+    def look_hint(self, table: str) -> str:
+        """What to type to look at a table's definition."""
 
     @property
     def in_transaction(self) -> bool: ...
+
+    def quoted(self, name: str) -> str:
+        """A name as it is written in a statement."""
+
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
 
     def ledger(self, table: str) -> str:
         """How one of the ledger's tables is written in a statement, wherever names without a schema lead."""
@@ -229,7 +246,12 @@ class Database(Protocol):
         """Ask a query to its end, and keep no more of what it finds than its shape."""
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
-        """Run one statement to its end; the number of rows that it changed, those of its triggers included."""
+        """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
+        database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
+
+    def define(self, sql: str) -> None:
+        """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
+        it is committed where definitions are not transactional."""
 
     def change(self, sql: str) -> int:
         """Run an INSERT, UPDATE or DELETE; the number of rows that it changed itself, those of its triggers not
@@ -301,6 +323,10 @@ class Database(Protocol):
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         """Think a rebuild of a table through. Raises StatementError for one that cannot be done as it is written."""
 
+    def settle(self) -> None:
+        """Behind a script, in the transaction that is open: check what was put off, and undo what the script has set,
+        so that the record is written, and the connection left, with the engine's own settings."""
+
     def lock(self) -> AbstractContextManager[None]:
         """Be the only migration run on this database. Raises RunLocked when patience ends."""
 
@@ -320,8 +346,8 @@ class Workspace(Protocol):
     """Copies of a database. Raises NoSpace, Stopped, DatabaseLocked and DatabaseUnusable."""
 
     @property
-    def folder(self) -> str:
-        """Where its disk space is."""
+    def space_hint(self) -> str:
+        """What to type to see how much disk space is left for them."""
 
     def original(self, progress: Callable[[int, int], None]) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""
@@ -331,6 +357,9 @@ class Workspace(Protocol):
 
     def remove(self, database: str) -> None:
         """Give a copy's space back."""
+
+    def size(self, database: str) -> int:
+        """How many bytes a copy takes."""
 
 
 class SoleDatabase(Database, Protocol):

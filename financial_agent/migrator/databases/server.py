@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from financial_agent.migrator.databases.database import (
@@ -19,11 +20,13 @@ from financial_agent.migrator.databases.database import (
 )
 from financial_agent.migrator.databases.effects_by_words import find_effects
 from financial_agent.migrator.databases.url import Url
+from financial_agent.migrator.errors import MigratorError
 
 if TYPE_CHECKING:
     from financial_agent.migrator.databases.rebuild import Rebuild, Rebuilding
 
 _TICK = 0.1  # seconds between two questions whether to stop
+_ATTEMPT = "_migration_attempt"
 LEDGER_TABLES = ("_migrations", "_migration_history", "_migration_progress", "_migration_attempt", "_migration_lock")
 
 Result = TypeVar("Result")
@@ -67,7 +70,8 @@ class ServerDatabase:
     blocks_writers = False
     ledger_options = ""
 
-    def __init__(self, url: Url, *, readonly: bool, patience: Patience) -> None:
+    def __init__(self, address: str, url: Url, *, readonly: bool, patience: Patience) -> None:
+        self.address = address
         self.url = url
         self.name = url.display
         self._readonly = readonly
@@ -87,6 +91,20 @@ class ServerDatabase:
 
     def quoted(self, name: str) -> str:
         """A name as it is written in a statement."""
+        raise NotImplementedError
+
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
+        return self.quoted(table)
+
+    @property
+    def ledger_types(self) -> Mapping[str, str]:
+        raise NotImplementedError
+
+    def columns(self, table: str) -> list[str]:
+        raise NotImplementedError
+
+    def transaction(self, *, foreign_keys: bool = True) -> AbstractContextManager[Counter[Orphan]]:
         raise NotImplementedError
 
     @property
@@ -109,6 +127,9 @@ class ServerDatabase:
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         return self._ask(sql, parameters)[2]
 
+    def define(self, sql: str) -> None:
+        self.execute(sql)
+
     def change(self, sql: str) -> int:
         return self._ask(sql, ())[2]
 
@@ -118,13 +139,31 @@ class ServerDatabase:
 
     def last_id(self, table: str) -> int:
         # What a sequence gave out last tells nothing of rows: a transaction that was rolled back leaves a gap.
-        return int(self.query(f"SELECT coalesce(max(id), 0) FROM {self.ledger(table)}")[0][0])
+        rows = self.query(f"SELECT max(id) FROM {self.ledger(table)}") if self.columns(table) else []
+        return int(rows[0][0] or 0) if rows else 0
 
     def ledger(self, table: str) -> str:
         raise NotImplementedError
 
     def orphans(self) -> Counter[Orphan]:
         return Counter()  # the server lets none come about
+
+    def note_attempt(self, text: str | None) -> None:
+        # The history loses a line when this fails; a migration must not fail for it.
+        with suppress(StatementError, MigratorError):
+            if not self.columns(_ATTEMPT):
+                if text is None:
+                    return
+                note = f"note {self.ledger_types['required']}"
+                self.define(f"CREATE TABLE {self.ledger(_ATTEMPT)} ({note}){self.ledger_options}")
+            with self.transaction():
+                self.execute(f"DELETE FROM {self.ledger(_ATTEMPT)}")
+                if text is not None:
+                    self.execute(f"INSERT INTO {self.ledger(_ATTEMPT)} (note) VALUES (?)", (text,))
+
+    def attempt(self) -> str | None:
+        rows = self.query(f"SELECT note FROM {self.ledger(_ATTEMPT)}") if self.columns(_ATTEMPT) else []
+        return str(rows[0][0]) if rows else None
 
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         raise StatementError("ALTER TABLE changes a table here: migrate:rebuild is for SQLite")

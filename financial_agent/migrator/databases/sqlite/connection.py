@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 import sqlite3
 import time
 from collections import Counter, deque
@@ -84,7 +85,8 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, readonly: bool = False, patience: Patience) -> None:
         self.path = path
         self.name = str(path)
-        self.folder = str(path.parent)
+        self.address = str(path)
+        self.space_hint = f"df -h {shlex.quote(str(path.parent))}"
         self._readonly = readonly
         self._patience = patience
         self._known_columns: dict[tuple[str, str], tuple[Column, ...]] = {}
@@ -248,8 +250,20 @@ class SqliteDatabase:
 
     # Changing.
 
+    def quoted(self, name: str) -> str:
+        return quoted(name)
+
+    def written(self, table: str) -> str:
+        return f"main.{quoted(table)}"
+
     def ledger(self, table: str) -> str:
         return table
+
+    def look_hint(self, table: str) -> str:
+        return f"sqlite3 {shlex.quote(self.name)} '.schema {table}'"
+
+    def settle(self) -> None:
+        """What a script sets is of no consequence to what is written in its transaction."""
 
     def enforce_foreign_keys(self, enforce: bool) -> None:
         self._connection.execute(f"PRAGMA foreign_keys = {'ON' if enforce else 'OFF'}")
@@ -279,6 +293,9 @@ class SqliteDatabase:
                 raise OutOfSpace(str(error)) from error
             raise
         return self._connection.total_changes - before
+
+    def define(self, sql: str) -> None:
+        self.execute(sql)
 
     def change(self, sql: str) -> int:
         self.execute(sql)
@@ -341,7 +358,7 @@ class SqliteDatabase:
 
     def _take_lock(self, path: Path) -> sqlite3.Connection:
         holder = None
-        busy = RunLocked(lock=path, seconds=self._patience.seconds)
+        busy = RunLocked(lock=path, seconds=self._patience.seconds, look=f"fuser -v {shlex.quote(str(path))}")
         try:
             holder = sqlite3.connect(path, isolation_level=None, timeout=0)
             self._wait(partial(run_lock.take, holder), "for the other migration run to end", busy)
@@ -388,10 +405,14 @@ class SqliteDatabase:
                 if not codes.is_busy(error):
                     raise
             if time.monotonic() > deadline:
-                raise busy or DatabaseLocked(database=self.path, seconds=self._patience.seconds, purpose=purpose)
+                raise busy or self._locked(purpose)
             if self._patience.stop(purpose):
                 raise Stopped
             time.sleep(_POLL)
+
+    def _locked(self, purpose: str) -> DatabaseLocked:
+        look = f"fuser -v {shlex.quote(self.name)}"
+        return DatabaseLocked(database=self.path, seconds=self._patience.seconds, purpose=purpose, look=look)
 
     def _failure(self, error: sqlite3.Error, sql: str) -> Exception:
         match codes.primary_code(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,9 +30,8 @@ class Workspace:
         self._count = 0
 
     @property
-    def folder(self) -> str:
-        """Where its disk space is."""
-        return str(self._folder.parent)
+    def space_hint(self) -> str:
+        return f"df -h {shlex.quote(str(self._folder.parent))}"
 
     def original(self, progress: Progress) -> str:
         """A consistent copy of the database as it is now, or an empty one when there is none."""
@@ -59,6 +59,9 @@ class Workspace:
     def remove(self, database: str) -> None:
         """Give a copy's space back."""
         shutil.rmtree(Path(database).parent, ignore_errors=True)
+
+    def size(self, database: str) -> int:
+        return Path(database).stat().st_size
 
     def _new_path(self) -> Path:
         """A name in a folder of its own, so that messages have the database's own name."""
