@@ -209,10 +209,6 @@ class MysqlDatabase(ServerDatabase):
         finally:
             self._rollback()
 
-    @property
-    def home(self) -> str:
-        return self.url.name
-
     # Changing.
 
     def quoted(self, name: str) -> str:
