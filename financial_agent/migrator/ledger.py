@@ -338,7 +338,7 @@ def _insert(db: Database, row: Mapping[str, object]) -> None:
 
 
 def _next_id(db: Database, table: str) -> int:
-    """The key of the next row. A server's own numbers have gaps, where a transaction was rolled back, and in the history
+    """The key of the next row. A server's own numbers have gaps where a transaction was rolled back, and in the history
     a gap tells of rows that were removed; and a ledger that others made need not count by itself."""
     highest = db.query(f"SELECT max(id) FROM {db.ledger(table)}")[0][0]
     return max(db.last_id(table), highest if isinstance(highest, int) else 0) + 1
