@@ -857,6 +857,17 @@ GRAPHS = [
         },
     ),
     Case(
+        "sql-of-another-engine-where-others-have-variants",
+        3,
+        files={
+            "001_first.sqlite.sql": TABLE,
+            "001_first.mysql.sql": TABLE,
+            "002_second.sql": "CREATE TABLE second (id bigint GENERATED ALWAYS AS «IDENTITY PRIMARY KEY);",
+        },
+        stays=("001_first.sql",),
+        says="write this one's own beside it: 002_second.sqlite.sql",
+    ),
+    Case(
         "rollback-of-what-another-requires",
         4,
         ("rollback", "--to", "1", "--yes"),

@@ -38,3 +38,10 @@ class ToolTooOld(MigratorError):
     exit_code = 4
     text = "{program} is of version {found}, and the server of {wanted}, which it may not understand"
     advice = "Install the newer one: apt-get install {package}, or what has it on this system"
+
+
+class NodeUnready(MigratorError):
+    code = "FA506"
+    exit_code = 5
+    text = "{database}: the node of the Galera cluster that answers takes no part in it: {state}"
+    advice = "Name a node of the primary component, or wait for this one: SHOW STATUS LIKE 'wsrep%';"

@@ -245,10 +245,10 @@ def define(db: Database, table: str, definition: Mapping[str, str]) -> None:
     present = db.columns(table)
     if not present:
         columns = ",\n  ".join(f"{name} {db.ledger_types[kind]}" for name, kind in definition.items())
-        db.execute(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}")
+        db.define(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}")
     for name, kind in definition.items():
         if present and name not in present:
-            db.execute(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
+            db.define(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
 
 
 def take_over(db: Database, checksums: Mapping[str, str]) -> None:
@@ -268,9 +268,10 @@ def record_of(migration: Migration, *, duration_ms: int, schema_fingerprint: str
 def add(db: Database, record: Record) -> None:
     """Record a migration as applied; to be called in the transaction that applies it."""
     db.execute(
-        f"INSERT INTO {db.ledger(MIGRATIONS)} (filename, checksum, duration_ms, up_sql, down_sql, schema_fingerprint)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO {db.ledger(MIGRATIONS)} (id, filename, checksum, duration_ms, up_sql, down_sql,"
+        " schema_fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
+            _next_id(db),
             record.filename,
             record.checksum,
             record.duration_ms,
@@ -279,6 +280,12 @@ def add(db: Database, record: Record) -> None:
             record.schema_fingerprint,
         ),
     )
+
+
+def _next_id(db: Database) -> int:
+    """The next number, also where the table that was taken over does not give one out by itself."""
+    ((highest,),) = db.query(f"SELECT max(id) FROM {db.ledger(MIGRATIONS)}")
+    return max(highest if isinstance(highest, int) else 0, db.last_id(MIGRATIONS)) + 1
 
 
 def replace(db: Database, migration: Migration, made: str | None) -> None:

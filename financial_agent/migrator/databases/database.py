@@ -246,7 +246,12 @@ class Database(Protocol):
         """Ask a query to its end, and keep no more of what it finds than its shape."""
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
-        """Run one statement to its end; the number of rows that it changed, those of its triggers included."""
+        """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
+        database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
+
+    def define(self, sql: str) -> None:
+        """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
+        it is committed where definitions are not transactional."""
 
     def change(self, sql: str) -> int:
         """Run an INSERT, UPDATE or DELETE; the number of rows that it changed itself, those of its triggers not

@@ -131,6 +131,9 @@ class ServerDatabase:
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         return self._ask(sql, parameters)[2]
 
+    def define(self, sql: str) -> None:
+        self.execute(sql)
+
     def change(self, sql: str) -> int:
         return self._ask(sql, ())[2]
 
@@ -155,7 +158,8 @@ class ServerDatabase:
             if not self.columns(_ATTEMPT):
                 if text is None:
                     return
-                self.execute(f"CREATE TABLE {self.ledger(_ATTEMPT)} (note {self.ledger_types['required']})")
+                note = f"note {self.ledger_types['required']}"
+                self.define(f"CREATE TABLE {self.ledger(_ATTEMPT)} ({note}){self.ledger_options}")
             with self.transaction():
                 self.execute(f"DELETE FROM {self.ledger(_ATTEMPT)}")
                 if text is not None:

@@ -291,6 +291,9 @@ class SqliteDatabase:
             raise
         return self._connection.total_changes - before
 
+    def define(self, sql: str) -> None:
+        self.execute(sql)
+
     def change(self, sql: str) -> int:
         self.execute(sql)
         return int(self.query("SELECT changes()")[0][0])
