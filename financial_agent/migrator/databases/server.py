@@ -20,6 +20,7 @@ from financial_agent.migrator.databases.database import (
     Stopped,
 )
 from financial_agent.migrator.databases.effects_by_words import find_effects
+from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
 
@@ -124,6 +125,9 @@ class ServerDatabase:
 
     def effects(self, sql: str) -> Effects:
         return find_effects(sql, self.dialect, self.home)
+
+    def reach(self, sql: str) -> str:
+        return find_reach(sql, self.dialect)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         return self._ask(sql, parameters)[1]
