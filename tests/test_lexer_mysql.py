@@ -144,11 +144,12 @@ def test_a_delimiter_is_what_the_client_takes_it_for(delimiter: str) -> None:
     assert sent(text) == [tokens(each, "mysql") for each in split(text)]
 
 
-def test_a_delimiter_holds_until_the_next_one_and_over_sections() -> None:
-    text = "-- migrate:up\nDELIMITER //\nSELECT 1 //\n-- migrate:down\nSELECT 2; SELECT 3 //\nDELIMITER ;\nSELECT 4;"
+def test_a_delimiter_holds_until_the_next_one() -> None:
+    text = "-- migrate:up\nDELIMITER //\nSELECT 1 //\n-- migrate:allow cascade\nSELECT 2; SELECT 3 //\n"
+    text += "DELIMITER ;\nSELECT 4;"
     for size in range(1, len(text) + 1):
         found = [item.text if isinstance(item, Statement) else item.word for item in lexed(text, size)]
-        assert found == ["up", "SELECT 1", "down", "SELECT 2; SELECT 3", "SELECT 4;"]
+        assert found == ["up", "SELECT 1", "allow", "SELECT 2; SELECT 3", "SELECT 4;"]
 
 
 @pytest.mark.parametrize(
