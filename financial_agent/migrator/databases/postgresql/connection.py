@@ -293,7 +293,8 @@ class PostgresqlDatabase(ServerDatabase):
         connection does the same."""
         try:
             if not self._connection.closed and self._is_open():
-                self._run("ROLLBACK")
+                # In one string: a pooler gives the connection to another behind the ROLLBACK, and these locks stay.
+                self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
         except StatementError:
             self._connection.close()
         finally:
