@@ -320,6 +320,10 @@ class Database(Protocol):
     def effects(self, sql: str) -> Effects:
         """What a statement would do to the database as it is now. Does not run it."""
 
+    def reach(self, sql: str) -> str:
+        """What of a statement reaches beyond this database, in a few words; empty when nothing does. On a copy it would
+        act on the server, on another file, or on the original."""
+
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         """Think a rebuild of a table through. Raises StatementError for one that cannot be done as it is written."""
 
