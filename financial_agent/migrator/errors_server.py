@@ -56,3 +56,10 @@ class RestoreUncertain(MigratorError):
     exit_code = 3
     text = "whether {database} was restored is not known: {cause}"
     advice = "It is as a whole as before, or restored: flask db history"
+
+
+class NodeUnready(MigratorError):
+    code = "FA506"
+    exit_code = 5
+    text = "{database}: the node of the Galera cluster that answers takes no part in it: {state}"
+    advice = "Name a node of the primary component, or wait for this one: SHOW STATUS LIKE 'wsrep%';"

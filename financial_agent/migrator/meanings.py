@@ -100,6 +100,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         "end.",
     ),
     "FA235": (None, "psql would run what stands on that line behind the rows, where nobody looks for it."),
+    "FA236": (None, "A section is kept and run without the one above it, and would be read in another way then."),
     "FA301": (None, "SQLite refused a statement. The whole migration was undone."),
     "FA302": (
         None,

@@ -250,7 +250,12 @@ class Database(Protocol):
         """Ask a query to its end, and keep no more of what it finds than its shape."""
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
-        """Run one statement to its end; the number of rows that it changed, those of its triggers included."""
+        """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
+        database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
+
+    def define(self, sql: str) -> None:
+        """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
+        it is committed where definitions are not transactional."""
 
     def change(self, sql: str) -> int:
         """Run an INSERT, UPDATE or DELETE; the number of rows that it changed itself, those of its triggers not
@@ -318,6 +323,10 @@ class Database(Protocol):
 
     def effects(self, sql: str) -> Effects:
         """What a statement would do to the database as it is now. Does not run it."""
+
+    def reach(self, sql: str) -> str:
+        """What of a statement reaches beyond this database, in a few words; empty when nothing does. On a copy it would
+        act on the server, on another file, or on the original."""
 
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         """Think a rebuild of a table through. Raises StatementError for one that cannot be done as it is written."""

@@ -108,6 +108,8 @@ class _Program(Body):
                 ends_repeat = top == behind == "REPEAT"
                 if (begins and top) or ends_repeat or (top == "case" and before not in _BEFORE_OPERANDS):
                     inside.pop()
+            elif before == "END" and word in _BLOCKS:  # END IF
+                pass
             elif begins and word in _LEADING:
                 leads = True
             elif word == "PACKAGE" and leads and not inside:
