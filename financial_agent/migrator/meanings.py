@@ -161,6 +161,12 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA434": (None, "A file that somebody wrote by hand must not be replaced by one that a program makes."),
     "FA435": (None, "The lock file lies in the folder of the migrations."),
     "FA436": (None, "A program that is older than the server leaves out what it does not know, or fails halfway."),
+    "FA437": (
+        None,
+        "On MySQL and MariaDB the tables are exchanged at once, and triggers, views, routines and events behind them. "
+        "Restoring once more does all of it.",
+    ),
+    "FA438": (None, "The connection to the server broke while it was told to commit. The server did so, or did not."),
     "FA450": (
         None,
         "What a migration would do is tried in a database of its own, beside the one that matters, which is dropped "
