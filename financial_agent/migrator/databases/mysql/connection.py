@@ -119,6 +119,10 @@ class MysqlDatabase(ServerDatabase):
     def space_hint(self) -> str:
         return "SELECT @@datadir; and there, on the server: df -h"
 
+    def about(self) -> str:
+        ((version,),) = self.query("SELECT version()")
+        return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
+
     def look_hint(self, table: str) -> str:
         return f"SHOW CREATE TABLE {self.ledger(table)};"
 
