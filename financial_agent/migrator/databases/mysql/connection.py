@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
 from financial_agent.migrator.databases import (
@@ -25,6 +25,7 @@ from financial_agent.migrator.databases.mysql import errors, schema
 from financial_agent.migrator.databases.mysql.dial import Connection, dial, usual_decoders
 from financial_agent.migrator.databases.mysql.foreign_keys import find_orphans
 from financial_agent.migrator.databases.mysql.lock import RunLock
+from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
@@ -208,6 +209,15 @@ class MysqlDatabase(ServerDatabase):
             yield
         finally:
             self._rollback()
+
+    @cached_property
+    def other_databases(self) -> frozenset[str]:
+        # What an administrator's views tell is read by many a statement, and written by none.
+        found = {name.lower() for (name,) in self.query("SHOW DATABASES")} - {self.url.name.lower()}
+        return frozenset(found - {"information_schema", "performance_schema", "sys"})
+
+    def reach(self, sql: str) -> str:
+        return find_reach(sql, self.dialect, self.other_databases)
 
     # Changing.
 

@@ -70,6 +70,13 @@ class RunLock:
         if self._connection.info.transaction_status != TransactionStatus.INTRANS:
             raise self._lost(None)
 
+    def ask(self, sql: str) -> Sequence[Row]:
+        """A question beside the run, which nothing of it waits for; no rows when it cannot be answered."""
+        try:
+            return self._ask(sql)
+        except psycopg.Error:
+            return ()
+
     def wait_for_others(self, query: Callable[[str], Sequence[Row]]) -> None:
         """Wait until the server has ended what runs before this one left there. Raises RunLocked and Stopped."""
         self._until(lambda: not query(_OTHERS), lambda: query(_OTHERS))

@@ -34,8 +34,8 @@ from financial_agent.migrator.databases.sqlite import attempt as attempts
 from financial_agent.migrator.databases.sqlite import definitions
 from financial_agent.migrator.databases.sqlite import errors as codes
 from financial_agent.migrator.databases.sqlite import lock as run_lock
-from financial_agent.migrator.databases.sqlite.count import count
-from financial_agent.migrator.databases.sqlite.effects import find_effects
+from financial_agent.migrator.databases.sqlite.count import count, last_id
+from financial_agent.migrator.databases.sqlite.effects import find_effects, find_reach
 from financial_agent.migrator.databases.sqlite.foreign_keys import find_cascades, find_orphans, quoted
 from financial_agent.migrator.databases.sqlite.problems import find_problems
 from financial_agent.migrator.databases.sqlite.rebuild import SqliteRebuilding
@@ -223,10 +223,7 @@ class SqliteDatabase:
         return find_problems(self.query, self.tables, quick=quick)
 
     def last_id(self, table: str) -> int:
-        if not self.query("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'"):
-            return 0
-        rows = self.query("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
-        return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
+        return last_id(self.query, table)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -245,10 +242,16 @@ class SqliteDatabase:
     def effects(self, sql: str) -> Effects:
         return find_effects(self._connection, sql)
 
+    reach = staticmethod(find_reach)
+    quoted = staticmethod(quoted)
+
     def rebuild(self, rebuild: Rebuild) -> SqliteRebuilding:
         return SqliteRebuilding(self, rebuild)
 
     # Changing.
+
+    def written(self, table: str) -> str:
+        return f"main.{quoted(table)}"
 
     def ledger(self, table: str) -> str:
         return table
