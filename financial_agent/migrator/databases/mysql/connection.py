@@ -84,7 +84,7 @@ class MysqlDatabase(ServerDatabase):
     # Opening and closing.
 
     def _dial(self) -> Connection:
-        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "to connect")
+        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "for the server to answer")
 
     def reset(self, *, settings: bool) -> None:
         """A new session is the only one that is sure to be as it was."""
