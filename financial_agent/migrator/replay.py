@@ -1,4 +1,4 @@
-"""Runs migrations in memory, on no rows, to know what schema they make."""
+"""Runs migrations on a scratch database, on no rows, to know what schema they make."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from financial_agent.migrator import rebuild, schema
+from financial_agent.migrator.assertions import is_assertion
 from financial_agent.migrator.databases import Database, Patience, StatementError, Stopped, scratch
 from financial_agent.migrator.databases.rebuild import Rebuild
 from financial_agent.migrator.errors_files import FileRefused
@@ -19,13 +20,29 @@ _DEFINING = {
     *("CREATE", "ALTER", "DROP", "ANALYZE"),
     *("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"),
 }
+# What moves data on a server, or says who may do what with it.
+_ROWS = {
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "REPLACE",
+    "MERGE",
+    "COPY",
+    "LOAD",
+    "TRUNCATE",
+    "VALUES",
+    "WITH",
+    "GRANT",
+    "REVOKE",
+}
+_ROWS |= {"ANALYZE", "VACUUM", "REINDEX", "REFRESH", "OPTIMIZE", "EXPLAIN", "NOTIFY", "LOCK"}
 # What a PRAGMA names that changes what ALTER TABLE does, or whether the schema's own table can be written.
 _SETTINGS = ("foreign_keys", "legacy_alter_table", "writable_schema", "schema_version")
 _SCHEMA_TABLES = ("sqlite_schema", "sqlite_master")
 
 
 class CannotReplay(Exception):
-    """A migration does not run in memory: it needs rows, another database, or a module that is missing here."""
+    """A migration does not run on a scratch database: it needs rows, another database, or what is missing here."""
 
     def __init__(self, filename: str, why: str) -> None:
         super().__init__(f"{filename} cannot be replayed: {why}")
@@ -70,7 +87,7 @@ def _run(db: Database, step: Step, patience: Patience) -> list[Rebuild | None]:
         for statement in step.script.statements():
             if patience.stop(""):
                 raise Stopped
-            if defines(statement):
+            if is_defining(db, statement) and not _is_of_server(db, step, statement):
                 reverses.append(rebuild.execute(db, step, statement, "").reverse)
         db.reset(settings=step.script.leaves_settings)
         return reverses
@@ -82,8 +99,25 @@ def _run(db: Database, step: Step, patience: Patience) -> list[Rebuild | None]:
         raise CannotReplay(step.filename, "it takes too long") from None
 
 
+def is_defining(db: Database, statement: Statement) -> bool:
+    """Whether the schema may depend on a statement. On a server that may also be what calls a function, or runs a
+    program of its own."""
+    if not db.knows_effects_by_words:
+        return defines(statement)
+    return not is_assertion(statement) and statement.keyword not in _ROWS
+
+
+def _is_of_server(db: Database, step: Step, statement: Statement) -> bool:
+    """Whether a statement is about the server itself, which has it already. Raises CannotReplay for one that names
+    another database."""
+    what = db.reach(statement.text)
+    if "." in what:
+        raise CannotReplay(step.filename, f"it names another database ({what})")
+    return bool(what)
+
+
 def defines(statement: Statement) -> bool:
-    """Whether the schema may depend on a statement; those that only move data are passed over."""
+    """Whether, on SQLite, the schema may depend on a statement; those that only move data are passed over."""
     if statement.keyword == "PRAGMA":
         return any(name in statement.text.lower() for name in _SETTINGS)
     if statement.keyword in ("INSERT", "UPDATE", "DELETE"):

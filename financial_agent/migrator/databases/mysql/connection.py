@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
 from financial_agent.migrator.databases import (
@@ -25,6 +25,7 @@ from financial_agent.migrator.databases.mysql import errors, schema
 from financial_agent.migrator.databases.mysql.dial import Connection, dial, usual_decoders
 from financial_agent.migrator.databases.mysql.foreign_keys import find_orphans
 from financial_agent.migrator.databases.mysql.lock import RunLock
+from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
@@ -83,7 +84,7 @@ class MysqlDatabase(ServerDatabase):
     # Opening and closing.
 
     def _dial(self) -> Connection:
-        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "to connect")
+        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "for the server to answer")
 
     def reset(self, *, settings: bool) -> None:
         """A new session is the only one that is sure to be as it was."""
@@ -117,6 +118,10 @@ class MysqlDatabase(ServerDatabase):
     @property
     def space_hint(self) -> str:
         return "SELECT @@datadir; and there, on the server: df -h"
+
+    def about(self) -> str:
+        ((version,),) = self.query("SELECT version()")
+        return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
 
     def look_hint(self, table: str) -> str:
         return f"SHOW CREATE TABLE {self.ledger(table)};"
@@ -208,6 +213,15 @@ class MysqlDatabase(ServerDatabase):
             yield
         finally:
             self._rollback()
+
+    @cached_property
+    def other_databases(self) -> frozenset[str]:
+        # What an administrator's views tell is read by many a statement, and written by none.
+        found = {name.lower() for (name,) in self.query("SHOW DATABASES")} - {self.url.name.lower()}
+        return frozenset(found - {"information_schema", "performance_schema", "sys"})
+
+    def reach(self, sql: str) -> str:
+        return find_reach(sql, self.dialect, self.other_databases)
 
     # Changing.
 
