@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from financial_agent.migrator.databases import display_name
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.events import BackedUp, Batched, Done, Recovered
 from financial_agent.migrator.ledger import Progress
@@ -49,9 +50,10 @@ def differences_text(differences: Sequence[Difference], indent: str = "") -> str
 
 
 def hint_for(hint: str, options: Mapping[str, str | None]) -> str:
-    """A hint whose commands have the options that were given, as they concern the same database and
-    folder; `explain`, which concerns none, has no such option."""
-    given = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
+    """A hint whose commands have the options that were given, as they concern the same database and folder, but no
+    password; `explain`, which concerns none, has no such option."""
+    safe = {name: value and display_name(value) if name == "--database" else value for name, value in options.items()}
+    given = "".join(f" {name} {shlex.quote(value)}" for name, value in safe.items() if value is not None)
     return re.sub(r"\bflask db (?!explain\b)\w+", lambda command: command[0] + given, hint)
 
 

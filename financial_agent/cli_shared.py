@@ -47,7 +47,7 @@ def options(command: Command) -> Command:
     for each in (
         file_options,
         option("--environment", metavar="NAME", help="The environment that this is, as in production."),
-        option("--database", help="A SQLite file, or sqlite:///PATH."),
+        option("--database", help="A SQLite file, or a URL: postgresql://… or mysql://…"),
     ):
         command = each(command)
     return command

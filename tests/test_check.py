@@ -15,7 +15,7 @@ import pytest
 from financial_agent import config
 from financial_agent.migrator import check, lockfile, proof_findings
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.discovery import discover
+from financial_agent.migrator.discovery import listing
 from tests.helpers import FLASK, ROOT, Site, finish, run, snapshot, started, until
 
 OWN = Path(config.DEFAULTS["MIGRATIONS"])
@@ -88,6 +88,14 @@ def test_a_file_that_is_not_in_the_lock_one_that_is_gone_and_one_that_was_edited
     assert found(site) == []
 
 
+def test_the_files_of_other_engines_are_held_too(site: Site) -> None:
+    site.write({"002_second.postgresql": GOOD.format(n=2)})
+    assert found(site) == [(lockfile.NOT_LOCKED, "002_second.postgresql.sql")]
+    check.check(site.directory, write_lock=True, control=Control())
+    site.write({"002_second.postgresql": GOOD.format(n=3)})
+    assert found(site) == [(lockfile.EDITED, "002_second.postgresql.sql")]
+
+
 def test_a_folder_without_a_lock_file_is_told_how_to_begin_one_and_passes(tmp_path: Path) -> None:
     site = Site(tmp_path, FILES)
     report = check.check(site.directory, control=Control())
@@ -138,7 +146,7 @@ def test_a_file_that_cannot_be_read_is_a_finding_and_those_before_it_are_proven(
 
 
 def test_the_projects_own_lock_file_is_right() -> None:
-    files = [each.path for each in discover(OWN, "sqlite")]
+    files = [each.path for each in listing(OWN)]
     assert (OWN / lockfile.NAME).exists()
     assert list(lockfile.check(OWN, files)) == []
 

@@ -176,3 +176,11 @@ def test_ten_clients_share_two_connections(pooled: str) -> None:
 def test_a_session_lock_stays_in_the_pool_when_its_client_has_gone(pooled: str, postgresql: str) -> None:
     run(pooled, "SELECT pg_advisory_lock(5)")
     assert rows(postgresql, "SELECT pg_try_advisory_lock(5)") == [(False,)]
+
+
+def test_a_lock_of_a_transaction_ends_with_its_client(pooled: str, postgresql: str) -> None:
+    with closing(connect(pooled)) as client:
+        client.execute("BEGIN")
+        client.execute("SELECT pg_advisory_xact_lock(5)")
+        assert rows(postgresql, "SELECT pg_try_advisory_lock(5)") == [(False,)]
+    until(lambda: rows(postgresql, "SELECT pg_try_advisory_lock(5)") == [(True,)])

@@ -112,6 +112,26 @@ def test_an_engine_takes_its_own_variant_under_the_plain_name(folder: Path, dial
 
 
 @pytest.mark.parametrize(
+    ("dialect", "names"),
+    [
+        ("sqlite", ["001_a.sqlite.sql", None]),
+        ("postgresql", [None, "003_c.postgresql.sql"]),
+        ("mysql", ["001_a.mysql.sql", None, "003_c.mysql.sql"]),
+    ],
+)
+def test_beside_variants_a_plain_file_knows_what_its_own_would_be_called(
+    folder: Path, dialect: str, names: list[str | None]
+) -> None:
+    fill(folder, *VARIANTS)
+    assert [file.own_name for file in discover(folder, dialect)] == names
+
+
+def test_without_variants_there_is_no_name_for_one(folder: Path) -> None:
+    fill(folder, *VARIANTS[1:3], "003_c.sql")
+    assert [file.own_name for file in discover(folder, "sqlite")] == [None]
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "add_index.sql",

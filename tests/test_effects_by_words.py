@@ -18,7 +18,7 @@ CASES = [
     (BOTH, "GRANT DELETE ON t TO somebody", []),
     (BOTH, "DROP TABLE t", ["drop table t"]),
     (BOTH, "DROP TABLE IF EXISTS a, b CASCADE", ["drop table a", "drop table b"]),
-    (P, 'DROP TABLE "Odd ""name", sales.Orders', ['drop table Odd "name', "drop table sales.orders"]),
+    (P, 'DROP TABLE "Odd ""name", sales.Orders', ['drop table "Odd ""name"', "drop table sales.orders"]),
     (M, "DROP TABLE `Odd ``name`, home.Orders", ["drop table Odd `name", "drop table Orders"]),
     (M, "DROP TEMPORARY TABLE t", []),
     (BOTH, "DROP VIEW v", ["drop view v"]),

@@ -857,6 +857,17 @@ GRAPHS = [
         },
     ),
     Case(
+        "sql-of-another-engine-where-others-have-variants",
+        3,
+        files={
+            "001_first.sqlite.sql": TABLE,
+            "001_first.mysql.sql": TABLE,
+            "002_second.sql": "CREATE TABLE second (id bigint GENERATED ALWAYS AS «IDENTITY PRIMARY KEY);",
+        },
+        stays=("001_first.sql",),
+        says="write this one's own beside it: 002_second.sqlite.sql",
+    ),
+    Case(
         "rollback-of-what-another-requires",
         4,
         ("rollback", "--to", "1", "--yes"),
@@ -947,6 +958,7 @@ SERVERS = [
     server("mariadb-reads-a-file", "mysql", "«source customers.sql\n"),
     server("mariadb-runs-a-program", "mysql", "SELECT 1;\n«\\! ls\n"),
     server("delimiter-missing", "mysql", "«DELIMITER\nSELECT 1;\n"),
+    server("delimiter-left", "mysql", "-- migrate:up\nDELIMITER $$\nSELECT 1 $$\n-- migrate:«down\nSELECT 2;\n"),
     server("database-switched", "mysql", f"«USE other;\n{TABLE}"),
     server("tables-locked", "mysql", "«LOCK TABLES customers WRITE;\n"),
     server("quotes-of-names", "mysql", "«SET sql_mode = 'ANSI_QUOTES';\n"),

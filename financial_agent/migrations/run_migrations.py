@@ -27,7 +27,7 @@ from financial_agent.migrator.events import BackedUp, Done, Event, Recovered, Wa
 def main() -> int:
     """Run and return the exit code."""
     parser = argparse.ArgumentParser(description="Apply the pending migrations.", allow_abbrev=False)
-    parser.add_argument("--database", help="a SQLite file, or sqlite:///PATH")
+    parser.add_argument("--database", help="a SQLite file, or a URL: postgresql://… or mysql://…")
     parser.add_argument("--directory", help="the folder of the migrations")
     parser.add_argument("--environment", help="the environment that this is, as in production")
     parser.add_argument(

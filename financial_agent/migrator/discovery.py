@@ -7,7 +7,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -85,8 +85,11 @@ def discover(folder: Path, dialect: str) -> list[MigrationFile]:
         if first != file.filename or (listed.variant, file.filename) in found:
             raise VersionDuplicated(first=Path(first_name), second=Path(entry.name), version=file.version)
         found[listed.variant, file.filename] = file
-    chosen = {name: file for wanted in (None, dialect) for (variant, name), file in found.items() if variant == wanted}
-    return sorted(chosen.values(), key=lambda file: file.version)
+    plain = {name: file for (variant, name), file in found.items() if variant is None}
+    own = {name: file for (variant, name), file in found.items() if variant == dialect}
+    if own:
+        plain = {name: replace(file, own_name=_variant_name(file)) for name, file in plain.items()}
+    return sorted((plain | own).values(), key=lambda file: file.version)
 
 
 def listing(folder: Path) -> list[Listed]:
@@ -134,6 +137,10 @@ def create(folder: Path, name: str, now: datetime | None = None, *, python: bool
     except OSError as error:
         raise FolderMissing(folder=folder, problem=f"cannot be written to: {error.strerror}") from error
     return path
+
+
+def _variant_name(file: MigrationFile) -> str:
+    return f"{file.path.stem}.{file.dialect}{file.path.suffix}"
 
 
 def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:

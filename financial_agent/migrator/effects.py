@@ -77,7 +77,7 @@ def foresee(database: str, steps: Sequence[Step], patience: Patience) -> list[Ef
     if not is_file(database):
         with closing(connect(database, readonly=True, patience=patience)) as db:
             return list(dict.fromkeys(_by_words(db, steps)))
-    with closing(scratch(database, patience)) as db:
+    with scratch(database, patience) as db:
         try:
             _try(db, steps, found)
         except (StatementError, Stopped, RunFailed):

@@ -331,17 +331,16 @@ class RunLocked(MigratorError):
     advice = "Wait longer (--wait SECONDS), or see which process it is: {look}"
 
 
-class LockHeld(MigratorError):
-    """Another connection to the server has what is needed, for longer than this run waits."""
-
-    code = "FA503"
-    exit_code = 5
-    text = "{name} could not get a lock that another connection holds: {cause}"
-    advice = "Wait longer (--wait SECONDS), or end what holds it, {then}"
-
-
 class DatabaseLocked(MigratorError):
     code = "FA502"
     exit_code = 5
     text = "another process holds a lock on {database}: waited {seconds:g} s {purpose}"
     advice = "Wait longer (--wait SECONDS), or see which process it is: {look}"
+
+
+class LockHeld(DatabaseLocked):
+    """Another connection to the server has what is needed, for longer than this run waits."""
+
+    code = "FA503"
+    text = "{name} could not get a lock that another connection holds: {cause}"
+    advice = "Wait longer (--wait SECONDS), or end what holds it, {then}"

@@ -151,7 +151,7 @@ class Execution:
 
     def _effect(self, statement: Statement) -> int:
         if not (statement.directives or self._script.is_python):  # a file may hold millions of these
-            return self._db.execute(statement.text)
+            return self._db.execute(statement.text, (statement.data,) if statement.data else ())
         then = what_then(self._step)
         if self._script.is_python:
             return python_run.run(self._db, self._script, self._step.filename, then, self._control.stop)
@@ -340,7 +340,7 @@ class Execution:
                 if isinstance(error, OutOfSpace):
                     fix = f"Free some space: {self._db.space_hint}\n{fix}"
                 if self._journal:
-                    fix = f"Correct this statement and leave those above it as they are\n{fix}"
+                    fix = f"Correct this statement and leave those above it as they are\n{fix}{self._or_else(error)}"
                 else:
                     fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
                 return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
@@ -363,7 +363,14 @@ class Execution:
                     then=then,
                 )
             case _:
-                return MigrationFailed(location=location, name=name, cause=error, then=then)
+                return MigrationFailed(location=location, name=name, cause=error, then=then + self._or_else(error))
+
+    def _or_else(self, error: Exception) -> str:
+        """What may be wrong with SQL that runs on every engine, beside itself."""
+        file = self._step.migration.file if self._step.migration else None
+        if not (file and file.own_name and isinstance(error, StatementError)) or error.constraint:
+            return ""
+        return f"\nIf it is right on another engine, leave it, and write this one's own beside it: {file.own_name}"
 
 
 def what_then(step: Step) -> str:

@@ -102,9 +102,9 @@ def _raising_on_signals(stop: _Stop) -> Iterator[None]:
 
 def _is_in_migration(frame: FrameType | None) -> bool:
     """Whether the migration's own code was interrupted, or what it calls, and none of the engine's steps."""
-    if frame is None or str(frame.f_globals.get("__name__")).startswith(_ENGINE):
-        return False
     while frame and frame.f_code is not _call.__code__:
+        if str(frame.f_globals.get("__name__")).startswith(_ENGINE):
+            return False
         frame = frame.f_back
     return frame is not None
 

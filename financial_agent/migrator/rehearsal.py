@@ -136,7 +136,7 @@ def _rehearse(
         clock = time.perf_counter()
         before = copies.original(lambda done, total: control.report(Copying("copying", done, total)))
         copy_ms = round((time.perf_counter() - clock) * 1000)
-        size = Path(before).stat().st_size
+        size = copies.size(before)
         with closing(connect(before, patience=patience)) as db:
             steps = planned(db)
             destroyed = foresee(before, progress.not_begun(db, steps), patience)
@@ -239,7 +239,7 @@ class Notes:
 
     def of(self, db: Database) -> Callable[[Statement], None]:
         def note(statement: Statement) -> None:
-            self._refuse_to_leave(statement)
+            self._refuse_to_leave(db, statement)
             effects = effects_of(db, statement)
             for effect in effects.destroyed:
                 self.destroyed.setdefault(effect, statement.line)
@@ -250,13 +250,12 @@ class Notes:
 
         return note
 
-    def _refuse_to_leave(self, statement: Statement) -> None:
-        """Raise RehearsalRefused for what would change another file, which may be the very database."""
+    def _refuse_to_leave(self, db: Database, statement: Statement) -> None:
+        """Raise RehearsalRefused for what would act beyond the copy, perhaps on the very database."""
         script = self._step.script
-        into = statement.keyword == "VACUUM" and "INTO" in map(str.upper, tokens(statement.text, statement.dialect))
-        if into or statement.keyword == "ATTACH" or (script.is_python and "attach" in script.allow):
+        what = "ATTACH" if script.is_python and "attach" in script.allow else db.reach(statement.text)
+        if what:
             location = locate(script.source.name, statement, 0)
-            what = "VACUUM INTO" if into else "ATTACH"
             raise RehearsalRefused(location=location, name=self._step.filename, what=what)
 
 

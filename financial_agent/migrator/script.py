@@ -30,6 +30,8 @@ class MigrationFile:
     path: Path
     dialect: str
     """The engine that it is read for, whose variant it is if there is one."""
+    own_name: str | None = None
+    """What this engine's variant would be called, where others of the folder have one, and this is the plain file."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from financial_agent.migrator.databases.database import (
     OrphansLeft,
     OutOfSpace,
     Patience,
+    ReplacedHalfway,
     Row,
     SchemaObject,
     SoleDatabase,
@@ -50,6 +51,7 @@ __all__ = [
     "OrphansLeft",
     "OutOfSpace",
     "Patience",
+    "ReplacedHalfway",
     "Row",
     "SchemaObject",
     "SoleDatabase",
@@ -86,9 +88,11 @@ class Engine(Protocol):
 
     def exists(self, database: str) -> bool: ...
 
-    def scratch(self, database: str, patience: Patience, *, empty: bool) -> Database: ...
+    def scratch(self, database: str, patience: Patience, *, empty: bool) -> AbstractContextManager[Database]: ...
 
-    def workspace(self, database: str, patience: Patience, *, empty: bool) -> AbstractContextManager[Workspace]: ...
+    def workspace(
+        self, database: str, patience: Patience, *, empty: bool, rows: bool
+    ) -> AbstractContextManager[Workspace]: ...
 
     def compare(
         self, before: str, after: str, tables: Collection[str] | None, patience: Patience
@@ -151,10 +155,13 @@ def file_of(database: str) -> Path:
     return paths.path_of(database).resolve()
 
 
-def scratch(database: str, patience: Patience, *, empty: bool = False) -> Database:
+@contextmanager
+def scratch(database: str, patience: Patience, *, empty: bool = False) -> Iterator[Database]:
     """A database of its own with the schema of another, or, when `empty`, or there is no other, without any; it has no
-    rows, and is gone when it is closed. SQLite's is in memory, a server's beside the other."""
-    return _engine(database).scratch(database, patience, empty=empty)
+    rows, and is gone when the context ends. SQLite's is in memory, a server's beside the other. Raises ScratchRefused,
+    and what filling it raises: ToolMissing and ToolFailed."""
+    with _engine(database).scratch(database, patience, empty=empty) as db:
+        yield db
 
 
 def copy(
@@ -190,11 +197,12 @@ def loaded(database: str, backup: Path, patience: Patience, progress: Callable[[
 
 
 @contextmanager
-def workspace(database: str, patience: Patience, *, empty: bool = False) -> Iterator[Workspace]:
+def workspace(database: str, patience: Patience, *, empty: bool = False, rows: bool = True) -> Iterator[Workspace]:
     """A place for copies of a database, or, when `empty`, for new ones, that only its owner may enter: beside it, where
     its space and its privacy are, or, if that cannot be written to, where temporary files are. It is gone when the
-    context ends, or the process, even by kill -9. Raises NoSpace and DatabaseUnusable."""
-    with _engine(database).workspace(database, patience, empty=empty) as copies:
+    context ends, or the process, even by kill -9; what is left on a server then is dropped by the next one. Without
+    `rows` a server's copies have only those of the ledger. Raises NoSpace, DatabaseUnusable and ScratchRefused."""
+    with _engine(database).workspace(database, patience, empty=empty, rows=rows) as copies:
         yield copies
 
 

@@ -146,6 +146,10 @@ class CommitLost(ConnectionLost):
     """It broke while a commit was on its way: what that would have committed is there as a whole, or not at all."""
 
 
+class ReplacedHalfway(Exception):
+    """The tables are those of the other database, and what belongs to them is not complete."""
+
+
 class OutOfSpace(StatementError):
     """The disk, or a quota, is full."""
 
@@ -228,7 +232,20 @@ class Database(Protocol):
         """What to type to look at a table's definition."""
 
     @property
+    def mend_hint(self) -> str:
+        """What to do when it is damaged."""
+
+    def about(self) -> str:
+        """What it is, in a few words."""
+
+    @property
     def in_transaction(self) -> bool: ...
+
+    def quoted(self, name: str) -> str:
+        """A name as it is written in a statement."""
+
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
 
     def ledger(self, table: str) -> str:
         """How one of the ledger's tables is written in a statement, wherever names without a schema lead."""
@@ -240,7 +257,12 @@ class Database(Protocol):
         """Ask a query to its end, and keep no more of what it finds than its shape."""
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
-        """Run one statement to its end; the number of rows that it changed, those of its triggers included."""
+        """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
+        database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
+
+    def define(self, sql: str) -> None:
+        """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
+        it is committed where definitions are not transactional."""
 
     def change(self, sql: str) -> int:
         """Run an INSERT, UPDATE or DELETE; the number of rows that it changed itself, those of its triggers not
@@ -309,6 +331,10 @@ class Database(Protocol):
     def effects(self, sql: str) -> Effects:
         """What a statement would do to the database as it is now. Does not run it."""
 
+    def reach(self, sql: str) -> str:
+        """What of a statement reaches beyond this database, in a few words; empty when nothing does. On a copy it would
+        act on the server, on another file, or on the original."""
+
     def rebuild(self, rebuild: Rebuild) -> Rebuilding:
         """Think a rebuild of a table through. Raises StatementError for one that cannot be done as it is written."""
 
@@ -347,6 +373,9 @@ class Workspace(Protocol):
     def remove(self, database: str) -> None:
         """Give a copy's space back."""
 
+    def size(self, database: str) -> int:
+        """How many bytes a copy takes."""
+
 
 class SoleDatabase(Database, Protocol):
     """The only connection to a database: until it is closed, nobody else reads or writes."""
@@ -354,5 +383,9 @@ class SoleDatabase(Database, Protocol):
     def copy(self, target: Path, mode: int, progress: Callable[[int, int], None]) -> None:
         """As `copy`."""
 
-    def replace_by(self, other: str, progress: Callable[[int, int], None]) -> None:
-        """Take over the content of another database, in one transaction. Raises NoSpace, StatementError, Stopped."""
+    def replace_by(self, other: str, keep: Callable[[], None], progress: Callable[[int, int], None], note: str) -> None:
+        """Take over the content of another database, in one transaction. `keep` is called when `copy` copies all that
+        is replaced. Where it is no single transaction, the note is kept, as of an attempt, until all is done.
+
+        Raises ReplacedHalfway; NoSpace, DatabaseLocked, StatementError and Stopped, after which nothing was replaced;
+        and CommitLost, after which that is not known."""

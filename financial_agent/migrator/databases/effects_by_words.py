@@ -3,6 +3,7 @@ before it runs. What its triggers and foreign keys do is not known; and of a pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -109,13 +110,25 @@ class _Words:
 
     def name(self, at: int) -> tuple[str, int]:
         """The name at a place, and the place behind it."""
-        parts = [self._plain(at)]
+        parts = [self._written(at)]
         while self.upper(at + 1) == ".":
             at += 2
-            parts.append(self._plain(at))
+            parts.append(self._written(at))
         if len(parts) > 1 and parts[0].lower() == self.home.lower():
             del parts[0]
         return ".".join(parts), at + 1
+
+    def column(self, at: int) -> str:
+        """The name of a column at a place; what stands before it says of which table."""
+        while self.upper(at + 1) == ".":
+            at += 2
+        return self._plain(at)
+
+    def _written(self, at: int) -> str:
+        """PostgreSQL's names keep the quotes that they need."""
+        name = self._plain(at)
+        needs = self.dialect == "postgresql" and self.all[at : at + 1] and not re.fullmatch(r"[a-z_][a-z0-9_]*", name)
+        return '"' + name.replace('"', '""') + '"' if needs and name[:1].isidentifier() else name
 
     def _plain(self, at: int) -> str:
         word = self.all[at] if at < len(self.all) else ""
@@ -175,7 +188,7 @@ def _of_alter(words: _Words) -> Effects:
 
 def _of_alteration(words: _Words, at: int, table: str) -> Iterator[Effect]:
     verb, what = words.upper(at), words.upper(at + 1)
-    column = words.name(words.behind(at + 1, _MODIFIERS))[0]
+    column = words.column(words.behind(at + 1, _MODIFIERS))
     match verb:
         case "DROP" if what in ("INDEX", "KEY"):
             yield Effect("drop index", words.name(words.behind(at + 2, _MODIFIERS))[0])
@@ -254,10 +267,9 @@ def _assigned(words: _Words, at: int) -> Iterator[tuple[str, str]]:
     for start in _list_places(words, at):
         if words.upper(start) == "(":
             for each in _list_places(words, start + 1):
-                yield "", words.name(each)[0]
+                yield "", words.column(each)
         else:
-            qualifier, _, column = words.name(start)[0].rpartition(".")
-            yield qualifier, column
+            yield words.name(start)[0].rpartition(".")[0], words.column(start)
 
 
 def _list_places(words: _Words, at: int, ends: frozenset[str] = _CLAUSES) -> Iterator[int]:

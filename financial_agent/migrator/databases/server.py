@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -19,6 +20,7 @@ from financial_agent.migrator.databases.database import (
     Stopped,
 )
 from financial_agent.migrator.databases.effects_by_words import find_effects
+from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from financial_agent.migrator.databases.rebuild import Rebuild, Rebuilding
 
 _TICK = 0.1  # seconds between two questions whether to stop
+_NOTICEABLE = 1.0  # seconds after which a person wonders what is being waited for
 _ATTEMPT = "_migration_attempt"
 LEDGER_TABLES = ("_migrations", "_migration_history", "_migration_progress", "_migration_attempt", "_migration_lock")
 
@@ -43,10 +46,12 @@ class Worker:
         """Asks the server to give up what it is working on."""
 
     def run(self, call: Callable[[], Result], purpose: str = "") -> Result:
-        """Call, and wait for its end. Raises what it raises, and Stopped once it was cancelled."""
+        """Call, and wait for its end; what takes longer than one would notice is told. Raises what it raises, and
+        Stopped once it was cancelled."""
         future = self._executor.submit(call)
+        told_from = time.monotonic() + _NOTICEABLE
         while not wait([future], _TICK).done:
-            if self._patience.stop(purpose):
+            if self._patience.stop(purpose if time.monotonic() > told_from else ""):
                 self._cancel()
                 future.exception()  # whatever became of it
                 raise Stopped
@@ -93,6 +98,10 @@ class ServerDatabase:
         """A name as it is written in a statement."""
         raise NotImplementedError
 
+    def written(self, table: str) -> str:
+        """One of `tables()` as it is written in a statement."""
+        return self.quoted(table)
+
     @property
     def ledger_types(self) -> Mapping[str, str]:
         raise NotImplementedError
@@ -114,14 +123,22 @@ class ServerDatabase:
 
     # What is the same.
 
+    mend_hint = "Do what is told with each of them; what is damaged comes back from a backup: flask db backups"
+
     def effects(self, sql: str) -> Effects:
         return find_effects(sql, self.dialect, self.home)
+
+    def reach(self, sql: str) -> str:
+        return find_reach(sql, self.dialect)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         return self._ask(sql, parameters)[1]
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         return self._ask(sql, parameters)[2]
+
+    def define(self, sql: str) -> None:
+        self.execute(sql)
 
     def change(self, sql: str) -> int:
         return self._ask(sql, ())[2]
@@ -147,7 +164,8 @@ class ServerDatabase:
             if not self.columns(_ATTEMPT):
                 if text is None:
                     return
-                self.execute(f"CREATE TABLE {self.ledger(_ATTEMPT)} (note {self.ledger_types['required']})")
+                note = f"note {self.ledger_types['required']}"
+                self.define(f"CREATE TABLE {self.ledger(_ATTEMPT)} ({note}){self.ledger_options}")
             with self.transaction():
                 self.execute(f"DELETE FROM {self.ledger(_ATTEMPT)}")
                 if text is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from financial_agent.migrator.databases import Patience, workspace
+from financial_agent.migrator.databases import Patience, find_flaw, workspace
 from financial_agent.migrator.databases.server_tools import Tool, run, version
 from financial_agent.migrator.databases.url import parse
 from financial_agent.migrator.errors import BackupUnusable
@@ -56,6 +56,8 @@ def _following(target: Path, size: int, patience: Patience, progress: Progress) 
 @contextmanager
 def loaded(database: str, backup: Path, patience: Patience, load: Callable[[str], None]) -> Iterator[str]:
     """See `databases.loaded`. `load` fills the database at a URL, which is empty, with the backup."""
+    if flaw := find_flaw(database, backup, patience):
+        raise BackupUnusable(backup=backup, why=flaw, fix=ANOTHER)
     with workspace(database, patience, empty=True) as copies:
         draft = copies.original(lambda done, total: None)
         try:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,12 +25,13 @@ _ROWS = re.compile(r"^(DETAIL|CONTEXT):|^LINE \d+:")
 _QUOTED_ROW = re.compile(r"(?<=entry )'.*'(?= for key)|(?<=value: )'.*'")
 
 
-class Tool(NamedTuple):
+@dataclass(frozen=True)
+class Tool:
     """A program, as `find` found it, its arguments, and what is added to its environment."""
 
     program: str
     arguments: tuple[str, ...]
-    environment: Mapping[str, str] = {}
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -56,16 +58,16 @@ def version(program: str) -> tuple[int, ...]:
 
 def run(tool: Tool, patience: Patience, *, source: IO[bytes] | None = None, target: IO[bytes] | None = None) -> None:
     """Run a program to its end, reading from one file and writing to another. Raises ToolFailed and Stopped."""
-    with _started(tool, stdin=source, stdout=target) as started:
-        _wait([started], patience)
+    with started(tool, stdin=source, stdout=target) as one:
+        finish([one], patience)
 
 
 def pipe(source: Tool, sink: Tool, patience: Patience) -> None:
     """Let one program read what another writes. Raises ToolFailed for the first of the two that fails, and Stopped."""
-    with _started(source, stdout=subprocess.PIPE) as first, _started(sink, stdin=first.process.stdout) as second:
+    with started(source, stdout=subprocess.PIPE) as first, started(sink, stdin=first.process.stdout) as second:
         assert first.process.stdout
         first.process.stdout.close()  # or it would not be told that its reader has ended
-        _wait([second, first], patience)
+        finish([second, first], patience)
 
 
 @contextmanager
@@ -80,7 +82,9 @@ def secret_file(text: str) -> Iterator[Path]:
         os.unlink(name)
 
 
-class _Started(NamedTuple):
+class Started(NamedTuple):
+    """A program at work."""
+
     tool: Tool
     process: subprocess.Popen[bytes]
     said: IO[bytes]
@@ -93,9 +97,9 @@ class _Started(NamedTuple):
 
 
 @contextmanager
-def _started(
-    tool: Tool, *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | int | None = None
-) -> Iterator[_Started]:
+def started(
+    tool: Tool, *, stdin: IO[bytes] | int | None = None, stdout: IO[bytes] | int | None = None
+) -> Iterator[Started]:
     """A program in a session of its own: Ctrl-C is for this process to pass on."""
     with ExitStack() as stack:
         said = stack.enter_context(tempfile.TemporaryFile())
@@ -111,10 +115,11 @@ def _started(
             )
         )
         stack.callback(_end, process)
-        yield _Started(tool, process, said)
+        yield Started(tool, process, said)
 
 
-def _wait(all_started: Sequence[_Started], patience: Patience) -> None:
+def finish(all_started: Sequence[Started], patience: Patience) -> None:
+    """Wait for the end of programs. Raises ToolFailed for the first of them that failed, and Stopped."""
     for started in all_started:
         while True:
             try:

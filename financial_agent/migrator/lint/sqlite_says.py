@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import NamedTuple
 
 from financial_agent.migrator.databases import Database, Patience, StatementError, scratch
@@ -61,7 +60,7 @@ def refusal(moment: Moment, patience: Patience) -> str:
     columns = ", ".join(_quoted(column.name) for column in table.columns)
     if not columns:
         return ""
-    with closing(scratch("sqlite:", patience, empty=True)) as db:
+    with scratch("sqlite:", patience, empty=True) as db:
         db.enforce_foreign_keys(moment.script.foreign_keys)
         db.execute(f"CREATE TABLE {_quoted(table.name)} ({columns})")
         db.execute(f"INSERT INTO {_quoted(table.name)} DEFAULT VALUES")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from financial_agent.migrator import directives, python_text, rebuild
@@ -36,16 +36,13 @@ class Walk:
     """One pass over the migrations. What cannot be run on the scratch database is passed over: the proof tells that,
     and the rules say nothing of what they do not know."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, db: Database, patience: Patience) -> None:
+        self._db = db
         self._patience = patience
-        self._db = scratch("sqlite:", patience, empty=True)
         self._objects = Objects()
         self._broken: dict[tuple[str, str], str] = {}
         self._keys = Keys()
         self._migrations: list[Migration] = []
-
-    def close(self) -> None:
-        self._db.close()
 
     def enter(self, migration: Migration) -> File:
         """Run a migration, and the way back beside it. Raises FileChanged, and Stopped."""
@@ -132,8 +129,8 @@ class Walk:
 
 @contextmanager
 def walking(patience: Patience) -> Iterator[Walk]:
-    with closing(Walk(patience)) as walk:
-        yield walk
+    with scratch("sqlite:", patience, empty=True) as db:
+        yield Walk(db, patience)
 
 
 def _read(db: Database) -> Objects:

@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
 from financial_agent.migrator.databases import (
     Answer,
     Borrowing,
+    CommitLost,
     ConnectionLost,
-    Effects,
     Orphan,
     OrphansLeft,
     Patience,
@@ -22,9 +22,10 @@ from financial_agent.migrator.databases import (
     StatementError,
 )
 from financial_agent.migrator.databases.mysql import errors, schema
-from financial_agent.migrator.databases.mysql.dial import Connection, dial
+from financial_agent.migrator.databases.mysql.dial import Connection, dial, usual_decoders
 from financial_agent.migrator.databases.mysql.foreign_keys import find_orphans
 from financial_agent.migrator.databases.mysql.lock import RunLock
+from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
@@ -36,6 +37,9 @@ _LEAVES_NOTHING = re.compile(
     r"|CREATE\s+(?:TABLE|(?:UNIQUE\s+)?INDEX|VIEW))\b[^@]*$",
     re.IGNORECASE,
 )
+
+# What commits by itself all that is open before it begins (https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/).
+_COMMITS = re.compile(r"(?:ALTER|CREATE|DROP|RENAME|TRUNCATE|GRANT|REVOKE)\b", re.IGNORECASE)
 
 Result = TypeVar("Result")
 
@@ -80,7 +84,7 @@ class MysqlDatabase(ServerDatabase):
     # Opening and closing.
 
     def _dial(self) -> Connection:
-        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "to connect")
+        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "for the server to answer")
 
     def reset(self, *, settings: bool) -> None:
         """A new session is the only one that is sure to be as it was."""
@@ -115,8 +119,16 @@ class MysqlDatabase(ServerDatabase):
     def space_hint(self) -> str:
         return "SELECT @@datadir; and there, on the server: df -h"
 
+    def about(self) -> str:
+        ((version,),) = self.query("SELECT version()")
+        return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
+
     def look_hint(self, table: str) -> str:
         return f"SHOW CREATE TABLE {self.ledger(table)};"
+
+    @property
+    def home(self) -> str:
+        return self.url.name
 
     @property
     def in_transaction(self) -> bool:
@@ -132,6 +144,8 @@ class MysqlDatabase(ServerDatabase):
         if parameters:
             return super().execute(sql, parameters)
         self._leaves_something = self._leaves_something or not _LEAVES_NOTHING.match(sql)
+        if self._lock and self.in_transaction and _COMMITS.match(sql):
+            self._lock.fence()  # in what it commits before it begins
         return self._call(partial(_walk, sql=sql), sql).changed
 
     def _call(self, use: Callable[[Connection], Result], sql: str = "") -> Result:
@@ -161,7 +175,7 @@ class MysqlDatabase(ServerDatabase):
                 self._connection.ping(reconnect=False)
 
     def columns(self, table: str) -> list[str]:
-        return schema.columns(self.query, table, self._home(table))
+        return schema.columns(self.query, table, self._home_of(table))
 
     def tables(self) -> dict[str, list[str]]:
         return schema.tables(self.query)
@@ -184,16 +198,13 @@ class MysqlDatabase(ServerDatabase):
         return schema.fingerprint(self.query)
 
     def triggers(self, table: str) -> list[str]:
-        return schema.triggers(self.query, table, self._home(table))
+        return schema.triggers(self.query, table, self._home_of(table))
 
     def problems(self, *, quick: bool = False) -> list[str]:
         return schema.problems(self.query, self.tables(), quick=quick)
 
     def orphans(self) -> Counter[Orphan]:
         return find_orphans(self.query)
-
-    def effects(self, sql: str) -> Effects:
-        raise NotImplementedError
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -202,6 +213,15 @@ class MysqlDatabase(ServerDatabase):
             yield
         finally:
             self._rollback()
+
+    @cached_property
+    def other_databases(self) -> frozenset[str]:
+        # What an administrator's views tell is read by many a statement, and written by none.
+        found = {name.lower() for (name,) in self.query("SHOW DATABASES")} - {self.url.name.lower()}
+        return frozenset(found - {"information_schema", "performance_schema", "sys"})
+
+    def reach(self, sql: str) -> str:
+        return find_reach(sql, self.dialect, self.other_databases)
 
     # Changing.
 
@@ -212,9 +232,9 @@ class MysqlDatabase(ServerDatabase):
         home = self.url.ledger_schema
         return f"{self.quoted(home)}.{self.quoted(table)}" if home else self.quoted(table)
 
-    def _home(self, table: str) -> str | None:
-        """The database that a table is in; None for the connection's own."""
-        return self.url.ledger_schema if table in LEDGER_TABLES else None
+    def _home_of(self, table: str) -> str:
+        """The database that a table is in."""
+        return (self.url.ledger_schema if table in LEDGER_TABLES else None) or self.home
 
     def enforce_foreign_keys(self, enforce: bool) -> None:
         self.query(f"SET SESSION foreign_key_checks = {int(enforce)}")
@@ -227,6 +247,8 @@ class MysqlDatabase(ServerDatabase):
         if not foreign_keys:
             self.enforce_foreign_keys(False)
         try:
+            if self._lock:
+                self._lock.ensure()
             self.query("START TRANSACTION")
             before = Counter[Orphan]() if foreign_keys else self.orphans()
             yield before
@@ -240,9 +262,12 @@ class MysqlDatabase(ServerDatabase):
                     self.enforce_foreign_keys(True)
 
     def _commit(self) -> None:
-        if self._lock:
-            self._lock.check()
-        self.query("COMMIT")
+        if self._lock and self.in_transaction:
+            self._lock.fence()
+        try:
+            self.query("COMMIT")
+        except ConnectionLost as error:
+            raise CommitLost(str(error)) from error
 
     def _rollback(self) -> None:
         """Leave no transaction open. A ROLLBACK that fails must not hide the error that led to it: the server does the
@@ -255,36 +280,33 @@ class MysqlDatabase(ServerDatabase):
         """What a script sets is undone behind its transaction."""
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
-        raise NotImplementedError
+        from financial_agent.migrator.databases.mysql import guard  # few migrations are written in Python
+
+        connection = self._connection
+        guarded = guard.Guard(connection, rules, self._patience.stop, self._worker.run, lambda: self.in_transaction)
+        decoders, connection.decoders = connection.decoders, dict(usual_decoders())
+        self._leaves_something = True
+        try:
+            return guard.lend(guarded, use)
+        finally:
+            connection.decoders = decoders
+            self._look()
+
+    def define(self, sql: str) -> None:
+        is_inside = self.in_transaction
+        self.query(sql)
+        if is_inside:  # it was committed
+            self.query("START TRANSACTION")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        lock = RunLock(self.url, self._patience, self.query)
+        lock = RunLock(self.url, self._patience, self.query, self.ledger("_migration_lock"))
         with lock.held():
             self._lock = lock
             try:
                 yield
             finally:
                 self._lock = None
-
-    def note_attempt(self, text: str | None) -> None:
-        table = self.ledger("_migration_attempt")
-        # The history loses a line when this fails; a migration must not fail for it.
-        with suppress(StatementError):
-            if text is not None:
-                self.query(f"CREATE TABLE IF NOT EXISTS {table} (note LONGTEXT NOT NULL){self.ledger_options}")
-            elif not self.columns("_migration_attempt"):
-                return
-            with self.transaction():
-                self.query(f"DELETE FROM {table}")
-                if text is not None:
-                    self.query(f"INSERT INTO {table} (note) VALUES (?)", (text,))
-
-    def attempt(self) -> str | None:
-        if not self.columns("_migration_attempt"):
-            return None
-        rows = self.query(f"SELECT note FROM {self.ledger('_migration_attempt')}")
-        return str(rows[0][0]) if rows else None
 
 
 def _fetch(connection: Connection, *, sql: str, parameters: Sequence[object]) -> tuple[tuple[str, ...], list[Row], int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from financial_agent.migrator.databases.database import Row, StatementError
 from financial_agent.migrator.databases.mysql import errors
+from financial_agent.migrator.databases.server import with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import DatabaseUnusable, DriverMissing, UrlInvalid
+from financial_agent.migrator.errors_server import NodeUnready
 
 Connection = Any
 """PyMySQL's connection, whose types are known in part only."""
@@ -71,9 +75,37 @@ def dial(url: Url, *, readonly: bool = False) -> Connection:
             with suppress(pymysql.Error):
                 connection.close()
             raise
-    except (pymysql.Error, OSError, ValueError, TypeError) as error:
+    except (pymysql.Error, OSError, ValueError, TypeError, StatementError) as error:
         raise refused(url, error) from None
     return connection
+
+
+def usual_decoders() -> dict[Any, Any]:
+    """How PyMySQL itself turns what a column holds into a value of Python's."""
+    from pymysql import converters
+
+    return dict(converters.decoders)
+
+
+def ask(connection: Connection, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    """All rows of a query of the engine's own, with `?` for each parameter. Raises StatementError."""
+    return _run(connection, sql, parameters)[0]
+
+
+def change(connection: Connection, sql: str, parameters: Sequence[object] = ()) -> int:
+    """The same for what changes rows: how many it found to change."""
+    return _run(connection, sql, parameters)[1]
+
+
+def _run(connection: Connection, sql: str, parameters: Sequence[object]) -> tuple[list[Row], int]:
+    import pymysql
+
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(with_marks(sql, parameters), tuple(parameters) or None)
+            return [tuple(row) for row in cursor.fetchall()], max(cursor.rowcount, 0)
+    except pymysql.Error as error:
+        raise errors.failure(error, sql) from None
 
 
 def refused(url: Url, error: Exception) -> DatabaseUnusable:
@@ -144,10 +176,28 @@ def _fix(connection: Connection, url: Url, readonly: bool) -> None:
         # What a server may do to a query of an application's must not end a migration.
         ("max_statement_time" if is_mariadb(connection) else "max_execution_time"): 0,
     }
-    with connection.cursor() as cursor:
-        cursor.execute("SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items()))
-        if readonly:
-            cursor.execute("SET SESSION TRANSACTION READ ONLY")
+    _run(connection, "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items()), ())
+    if is_node(connection):
+        _fix_node(connection, url)
+    if readonly:
+        _run(connection, "SET SESSION TRANSACTION READ ONLY", ())
+
+
+def is_node(connection: Connection) -> bool:
+    """Whether the server is a node of a Galera cluster."""
+    return ask(connection, "SHOW VARIABLES LIKE 'wsrep_on'") == [("wsrep_on", "ON")]
+
+
+def _fix_node(connection: Connection, url: Url) -> None:
+    # Asked beforehand: a node without a quorum answers a SELECT with a lock's timeout.
+    state: dict[str, str] = dict(
+        ask(connection, "SHOW STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_cluster_status')")
+    )
+    if state != {"wsrep_ready": "ON", "wsrep_cluster_status": "Primary"}:
+        told = ", ".join(f"{name} = {value}" for name, value in sorted(state.items()))
+        raise NodeUnready(database=url.display, state=told)
+    # A question is answered as of what any node has committed by now (https://mariadb.com/kb/en/galera-cluster-system-variables/).
+    _run(connection, "SET SESSION wsrep_sync_wait = 1", ())
 
 
 def is_mariadb(connection: Connection) -> bool:

@@ -56,11 +56,11 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def columns(query: Query, table: str, home: str | None) -> list[str]:
-    """The names of a table's columns, of a database or the connection's own."""
+def columns(query: Query, table: str, home: str) -> list[str]:
+    """The names of the columns of a table in the database `home`."""
     sql = (
         "SELECT column_name FROM information_schema.columns"
-        " WHERE table_schema = coalesce(?, DATABASE()) AND table_name = ? ORDER BY ordinal_position"
+        " WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position"
     )
     return [name for (name,) in query(sql, (home, table))]
 
@@ -79,10 +79,10 @@ def tables(query: Query) -> dict[str, list[str]]:
     return found
 
 
-def triggers(query: Query, table: str, home: str | None) -> list[str]:
-    """The names of a table's triggers."""
+def triggers(query: Query, table: str, home: str) -> list[str]:
+    """The names of the triggers of a table in the database `home`."""
     sql = (
-        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = coalesce(?, DATABASE())"
+        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = ?"
         " AND lower(event_object_table) = lower(?) ORDER BY 1"
     )
     return [name for (name,) in query(sql, (home, table))]

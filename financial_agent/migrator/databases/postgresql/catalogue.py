@@ -65,7 +65,7 @@ FROM pg_class c {_RELATION} AND c.relkind IN ('r', 'p', 'f') ORDER BY 1, 2"""
 _OTHERS = (
     # An index that was not finished is as good as none. Those of constraints are told by these.
     f"""\
-SELECT 'index', n.nspname, c.relname, t.oid::regclass::text, pg_get_indexdef(i.indexrelid)
+SELECT 'index', n.nspname, c.relname, t.oid::regclass::text, pg_get_indexdef(i.indexrelid, 0, true)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid {_RELATION}
 AND t.relname NOT IN ({_LEDGER}) AND (i.indisvalid OR c.relkind = 'I')
 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))""",
@@ -89,7 +89,7 @@ FROM pg_proc p LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid JOIN pg_namespace 
 WHERE {_own("pg_proc", "p.oid")}""",
     # One on the ledger counts, as it may do anything. A partition's is told by the one of the whole.
     f"""\
-SELECT 'trigger', n.nspname, g.tgname, c.oid::regclass::text, pg_get_triggerdef(g.oid)
+SELECT 'trigger', n.nspname, g.tgname, c.oid::regclass::text, pg_get_triggerdef(g.oid, true)
 || CASE g.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' DISABLED' WHEN 'R' THEN ' ON REPLICA' ELSE ' ALWAYS' END
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT g.tgisinternal AND {_own("pg_trigger", "g.oid")}""",

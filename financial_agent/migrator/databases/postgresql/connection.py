@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from psycopg.pq.abc import PGresult
 
 from financial_agent.migrator.databases.database import (
     Borrowing,
+    Busy,
     CommitLost,
     ConnectionLost,
     Orphan,
@@ -23,7 +25,8 @@ from financial_agent.migrator.databases.database import (
     SchemaObject,
     StatementError,
 )
-from financial_agent.migrator.databases.postgresql import catalogue, dial, errors, results, schema
+from financial_agent.migrator.databases.postgresql import catalogue, concurrently, dial, errors, results, schema
+from financial_agent.migrator.databases.postgresql.blockers import Blockers
 from financial_agent.migrator.databases.postgresql.lock import RunLock
 from financial_agent.migrator.databases.postgresql.problems import find_problems
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
@@ -33,7 +36,8 @@ from financial_agent.migrator.errors import DatabaseUnusable
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
 _PIECE = 1 << 16  # characters of a COPY's data that are sent at once
-_copy = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
+_copy_in = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
+_copy_out = re.compile(r"\s*COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 
 # Parameters that poolers keep for each client, so they may be set for the session.
 _SESSION = "SET DateStyle = 'ISO'; SET standard_conforming_strings = on"
@@ -62,7 +66,10 @@ class PostgresqlDatabase(ServerDatabase):
     }
 
     def __init__(self, address: str, url: Url, *, readonly: bool, patience: Patience) -> None:
-        super().__init__(address, url, readonly=readonly, patience=patience)
+        super().__init__(address, url, readonly=readonly, patience=replace(patience, stop=self._stop))
+        self._asked_to_stop = patience.stop
+        self._is_pooled = False
+        self._blockers: Blockers | None = None
         self._inside = False  # of the context of `transaction`
         self._ended = False  # the transaction of that context, by a statement
         self._lock: RunLock | None = None
@@ -88,15 +95,25 @@ class PostgresqlDatabase(ServerDatabase):
     def _prepare_session(self, connection: dial.Connection) -> None:
         (row,) = results.rows(self._send(connection, f"{_SESSION}; SELECT pg_backend_pid()")[-1])
         # A pooler gives its own number to a client. What is set for a session there stays for other clients.
-        if row[0] == connection.info.backend_pid:
+        self._is_pooled = row[0] != connection.info.backend_pid
+        if not self._is_pooled:
             own = "default_transaction_read_only = on" if self._readonly else "default_transaction_read_only = off"
             self._send(connection, "; ".join(f"SET {each}" for each in (own, *self._limits())))
 
+    def _stop(self, purpose: str) -> bool:
+        if self._blockers:
+            self._blockers.look()
+        return self._asked_to_stop(purpose)
+
+    @property
+    def _lock_timeout(self) -> float:
+        """Who waits in the queue for a lock keeps all behind it waiting: not for long."""
+        return min(self.url.lock_timeout, self._patience.seconds)
+
     def _limits(self) -> tuple[str, ...]:
-        """Who waits in the queue for a lock keeps all behind it waiting: not for long. Work itself may take long."""
-        seconds = min(self.url.lock_timeout, self._patience.seconds)
+        """What a connection's work is bound by: not by what is meant for those who serve requests."""
         return (
-            f"lock_timeout = {max(1, round(seconds * 1000))}",
+            f"lock_timeout = {_milliseconds(self._lock_timeout)}",
             "statement_timeout = 0",
             "idle_in_transaction_session_timeout = 0",
         )
@@ -128,6 +145,8 @@ class PostgresqlDatabase(ServerDatabase):
     # Asking.
 
     def _ask(self, sql: str, parameters: Sequence[object]) -> tuple[tuple[str, ...], list[Row], int]:
+        if _copy_out.match(sql):
+            raise StatementError("COPY … TO stdout: nobody reads what it would write", 0)
         found = self._run(sql, parameters)
         if self._inside and any(map(results.ends_transaction, found)):
             self._ended = True
@@ -137,13 +156,18 @@ class PostgresqlDatabase(ServerDatabase):
         return self._send(self._usable(), sql, parameters)
 
     def _send(self, connection: dial.Connection, sql: str, parameters: Sequence[object] = ()) -> list[PGresult]:
+        self._blockers = Blockers(self._lock.ask, self._lock_timeout / 2) if self._lock else None
         try:
             return self._worker.run(lambda: _results(connection, sql, parameters))
         except psycopg.Error as error:
             # The driver's own error is no cause to be shown: its DETAIL may hold a row.
             failure = errors.explained(error, is_lost=connection.closed)
+            if isinstance(failure, Busy) and self._blockers:
+                failure = Busy(f"{failure}{self._blockers}", failure.offset)
         except UnicodeError:
             failure = StatementError("it has a character that the session's client_encoding cannot express")
+        finally:
+            self._blockers = None
         raise failure
 
     def _cancel(self) -> None:
@@ -167,15 +191,20 @@ class PostgresqlDatabase(ServerDatabase):
         command = rf"\d {self.ledger(table)}"
         return f"psql {shlex.quote(self.name)} -c {shlex.quote(command)}"
 
+    def about(self) -> str:
+        ((version, recovering),) = self.query("SELECT current_setting('server_version'), pg_is_in_recovery()")
+        standby = ", a standby, which only answers questions" if recovering else ""
+        return f"PostgreSQL {version.partition(' ')[0]}{standby}, its ledger in the schema {self._ledger_schema}"
+
     @property
     def space_hint(self) -> str:
         return f"psql {shlex.quote(self.name)} -c 'SHOW data_directory', and there: df -h"
 
-    def _written(self, table: str) -> str:
+    def written(self, table: str) -> str:
         return self.ledger(table) if table in LEDGER_TABLES else table
 
     def columns(self, table: str) -> list[str]:
-        return [name for (name,) in self.query(catalogue.COLUMNS_OF, (self._written(table),))]
+        return [name for (name,) in self.query(catalogue.COLUMNS_OF, (self.written(table),))]
 
     def tables(self) -> dict[str, list[str]]:
         return {each.name: [column.name for column in each.columns] for each in self.objects() if each.type == "table"}
@@ -197,7 +226,7 @@ class PostgresqlDatabase(ServerDatabase):
         return schema.fingerprint(self.objects())
 
     def triggers(self, table: str) -> list[str]:
-        return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self._written(table),))]
+        return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self.written(table),))]
 
     def problems(self, *, quick: bool = False) -> list[str]:
         return find_problems(self.query, quick=quick)
@@ -212,6 +241,18 @@ class PostgresqlDatabase(ServerDatabase):
             self._rollback()
 
     # Changing.
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        if self.in_transaction or not concurrently.says(sql):
+            return super().execute(sql, parameters)
+        # Nobody waits behind who builds something without a lock: it may wait for the transactions of others.
+        if not self._is_pooled:
+            self._run(f"SET lock_timeout = {_milliseconds(self._patience.seconds)}")
+        try:
+            return concurrently.run(self.query, super().execute, sql)
+        finally:
+            if not self._is_pooled and not self._connection.closed:
+                self._run(f"SET lock_timeout = {_milliseconds(self._lock_timeout)}")
 
     def enforce_foreign_keys(self, enforce: bool) -> None:
         """They are always enforced: no table has to be rebuilt here."""
@@ -252,7 +293,8 @@ class PostgresqlDatabase(ServerDatabase):
         connection does the same."""
         try:
             if not self._connection.closed and self._is_open():
-                self._run("ROLLBACK")
+                # In one string: a pooler gives the connection to another behind the ROLLBACK, and these locks stay.
+                self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
         except StatementError:
             self._connection.close()
         finally:
@@ -268,7 +310,9 @@ class PostgresqlDatabase(ServerDatabase):
         self._prepare_session(self._connection)
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
-        raise NotImplementedError
+        from financial_agent.migrator.databases.postgresql import guard  # few migrations are written in Python
+
+        return guard.lend(self._connection, self._worker, use, rules, self._patience.stop)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -280,9 +324,13 @@ class PostgresqlDatabase(ServerDatabase):
                 self._lock = None
 
 
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))  # 0 would be for ever
+
+
 def _results(connection: dial.Connection, sql: str, parameters: Sequence[object]) -> list[PGresult]:
     with connection.cursor() as cursor:
-        if _copy.match(sql):
+        if _copy_in.match(sql):
             (data,) = parameters or ("",)
             with cursor.copy(sql) as copy:
                 for at in range(0, len(str(data)), _PIECE):

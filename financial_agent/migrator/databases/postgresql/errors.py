@@ -33,6 +33,11 @@ def explained(error: psycopg.Error, *, is_lost: bool) -> StatementError:
     return StatementError(message, offset, constraint=state.startswith(_CONSTRAINT))
 
 
+def is_environmental(error: psycopg.Error, *, is_lost: bool) -> bool:
+    """Whether what failed is not the statement's own doing."""
+    return is_lost or error.sqlstate in _BUSY | _FULL
+
+
 def first_line(error: psycopg.Error) -> str:
     return (error.diag.message_primary or str(error) or type(error).__name__).splitlines()[0]
 

@@ -47,7 +47,6 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         try:
-            self._connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
             self._until(self._take, lambda: self._ask(_HOLDERS.format(key=self._key)))
         except BaseException as error:
             self._connection.close()
@@ -70,12 +69,25 @@ class RunLock:
         if self._connection.info.transaction_status != TransactionStatus.INTRANS:
             raise self._lost(None)
 
+    def ask(self, sql: str) -> Sequence[Row]:
+        """A question beside the run, which nothing of it waits for; no rows when it cannot be answered."""
+        try:
+            return self._ask(sql)
+        except psycopg.Error:
+            return ()
+
     def wait_for_others(self, query: Callable[[str], Sequence[Row]]) -> None:
         """Wait until the server has ended what runs before this one left there. Raises RunLocked and Stopped."""
         self._until(lambda: not query(_OTHERS), lambda: query(_OTHERS))
 
     def _take(self) -> bool:
-        return self._ask(f"SELECT pg_try_advisory_xact_lock({self._key})") == [(True,)]
+        # Who has not got it leaves the transaction at once, and with it the pooler's connection to the server: the
+        # holder may need that.
+        self._connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+        if self._ask(f"SELECT pg_try_advisory_xact_lock({self._key})") == [(True,)]:
+            return True
+        self._connection.execute("ROLLBACK")
+        return False
 
     def _ask(self, sql: str) -> Sequence[Row]:
         return self._connection.execute(sql).fetchall()

@@ -34,8 +34,8 @@ from financial_agent.migrator.databases.sqlite import attempt as attempts
 from financial_agent.migrator.databases.sqlite import definitions
 from financial_agent.migrator.databases.sqlite import errors as codes
 from financial_agent.migrator.databases.sqlite import lock as run_lock
-from financial_agent.migrator.databases.sqlite.count import count
-from financial_agent.migrator.databases.sqlite.effects import find_effects
+from financial_agent.migrator.databases.sqlite.count import count, last_id
+from financial_agent.migrator.databases.sqlite.effects import find_effects, find_reach
 from financial_agent.migrator.databases.sqlite.foreign_keys import find_cascades, find_orphans, quoted
 from financial_agent.migrator.databases.sqlite.problems import find_problems
 from financial_agent.migrator.databases.sqlite.rebuild import SqliteRebuilding
@@ -223,10 +223,7 @@ class SqliteDatabase:
         return find_problems(self.query, self.tables, quick=quick)
 
     def last_id(self, table: str) -> int:
-        if not self.query("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'"):
-            return 0
-        rows = self.query("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
-        return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
+        return last_id(self.query, table)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -245,16 +242,30 @@ class SqliteDatabase:
     def effects(self, sql: str) -> Effects:
         return find_effects(self._connection, sql)
 
+    reach = staticmethod(find_reach)
+    quoted = staticmethod(quoted)
+
     def rebuild(self, rebuild: Rebuild) -> SqliteRebuilding:
         return SqliteRebuilding(self, rebuild)
 
     # Changing.
+
+    def written(self, table: str) -> str:
+        return f"main.{quoted(table)}"
 
     def ledger(self, table: str) -> str:
         return table
 
     def look_hint(self, table: str) -> str:
         return f"sqlite3 {shlex.quote(self.name)} '.schema {table}'"
+
+    @property
+    def mend_hint(self) -> str:
+        return f"Restore a backup, or try: sqlite3 {shlex.quote(self.name)} .recover"
+
+    def about(self) -> str:
+        ((mode,),) = self.query("PRAGMA journal_mode")
+        return f"journal mode {mode}"
 
     def settle(self) -> None:
         """What a script sets is of no consequence to what is written in its transaction."""
@@ -287,6 +298,9 @@ class SqliteDatabase:
                 raise OutOfSpace(str(error)) from error
             raise
         return self._connection.total_changes - before
+
+    def define(self, sql: str) -> None:
+        self.execute(sql)
 
     def change(self, sql: str) -> int:
         self.execute(sql)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
 from financial_agent.migrator.databases import Effect, Effects
+from financial_agent.migrator.lexer import tokens
 
 _DROPS: dict[int, Literal["drop table", "drop index", "drop trigger", "drop view"]] = {
     sqlite3.SQLITE_DROP_TABLE: "drop table",
@@ -62,6 +63,14 @@ def find_effects(connection: sqlite3.Connection, sql: str) -> Effects:
         # What a module does with a row is its own affair: to FTS5 some are commands, such as 'delete-all'.
         return effects._replace(destroyed=(*effects.destroyed, Effect("unknown")))
     return effects
+
+
+def find_reach(sql: str) -> str:
+    """The word of a statement that names another file, which may be the very database that it is tried on a copy of."""
+    verb = sql[:6].upper()  # a file may hold millions of statements
+    if verb == "VACUUM":
+        return "VACUUM INTO" if "INTO" in map(str.upper, tokens(sql)) else ""
+    return verb if verb == "ATTACH" else ""
 
 
 def _effects(actions: Sequence[_Action], emptied: Collection[str]) -> Effects:

@@ -19,16 +19,22 @@ def exists(database: str) -> bool:
     return paths.exists(path_of(database))
 
 
-def scratch(database: str, patience: Patience, *, empty: bool) -> Database:
+@contextmanager
+def scratch(database: str, patience: Patience, *, empty: bool) -> Iterator[Database]:
     from financial_agent.migrator.databases.sqlite.scratch import Scratch
 
     if empty or not exists(database):
-        return Scratch(None)
-    with closing(SqliteDatabase(path_of(database), readonly=True, patience=patience)) as original:
-        return Scratch(original)
+        made = Scratch(None)
+    else:
+        with closing(SqliteDatabase(path_of(database), readonly=True, patience=patience)) as original:
+            made = Scratch(original)
+    with closing(made):
+        yield made
 
 
-def workspace(database: str, patience: Patience, *, empty: bool) -> AbstractContextManager[Workspace]:
+def workspace(
+    database: str, patience: Patience, *, empty: bool, rows: bool
+) -> AbstractContextManager[Workspace]:  # a file's copy has its rows in any case
     from financial_agent.migrator.databases.sqlite import workspace
 
     return workspace.workspace(None if empty else path_of(database), patience)

@@ -60,6 +60,9 @@ class Workspace:
         """Give a copy's space back."""
         shutil.rmtree(Path(database).parent, ignore_errors=True)
 
+    def size(self, database: str) -> int:
+        return Path(database).stat().st_size
+
     def _new_path(self) -> Path:
         """A name in a folder of its own, so that messages have the database's own name."""
         self._count += 1
