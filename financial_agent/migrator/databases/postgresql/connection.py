@@ -217,7 +217,10 @@ class PostgresqlDatabase(ServerDatabase):
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # nobody waits for it
 
     def objects(self) -> list[SchemaObject]:
-        return schema.objects(self._run(catalogue.questions(self._home, is_inside=self._is_open())))
+        return schema.objects(self._run(self._questions()))
+
+    def _questions(self) -> str:
+        return catalogue.questions(self._home, self._ledger_schema, is_inside=self._is_open())
 
     def definitions(self) -> list[str]:
         return [each.sql for each in self.objects()]
