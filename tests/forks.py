@@ -32,8 +32,8 @@ class Fork(subprocess.Popen[str]):
     """`python …`, or with a prefix `PREFIX python …`: the prefix runs once, and what it sets holds for all its forks.
 
     With `dies_at` it dies by SIGKILL just before that call of SQLite, counted from 1: a statement of a migration or of
-    its record, BEGIN, COMMIT, a question. Where the command names a database of MySQL's, it is a call of PyMySQL; with a
-    negative number it dies just behind it, when the server has the statement, and nobody reads the answer.
+    its record, BEGIN, COMMIT, a question. Where the command names a database of MySQL's, it is a call of PyMySQL; with
+    a negative number it dies just behind it, when the server has the statement, and nobody reads the answer.
     """
 
     def __init__(

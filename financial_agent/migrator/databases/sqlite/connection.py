@@ -291,8 +291,7 @@ class SqliteDatabase:
             raise
         return self._connection.total_changes - before
 
-    def define(self, sql: str) -> None:
-        self.execute(sql)
+    define = execute
 
     def change(self, sql: str) -> int:
         self.execute(sql)
