@@ -260,7 +260,7 @@ class Database(Protocol):
         """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
         database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
 
-    def define(self, sql: str) -> None:
+    def define(self, sql: str) -> object:
         """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
         it is committed where definitions are not transactional."""
 

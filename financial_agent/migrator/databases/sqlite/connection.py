@@ -290,8 +290,7 @@ class SqliteDatabase(Hints):
             raise
         return self._connection.total_changes - before
 
-    def define(self, sql: str) -> None:
-        self.execute(sql)
+    define = execute
 
     def change(self, sql: str) -> int:
         self.execute(sql)
