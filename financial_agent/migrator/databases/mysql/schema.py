@@ -155,8 +155,8 @@ def _normal(sql: str, database: str) -> str:
 _ORDER = ("sequence", "table", "function", "view", "procedure", "trigger", "event")
 
 
-def definitions(found: Collection[SchemaObject]) -> list[str]:
-    """The SQL that makes the objects anew, in an order in which it runs."""
+def in_order(found: Collection[SchemaObject]) -> list[SchemaObject]:
+    """The objects in an order in which they can be made."""
     waiting = sorted(found, key=lambda each: (_ORDER.index(each.type), each.name))
     made: list[SchemaObject] = []
     while waiting:
@@ -164,7 +164,7 @@ def definitions(found: Collection[SchemaObject]) -> list[str]:
         ready = next((each for each in waiting if not _needs(each, names - {quoted(each.name)})), waiting[0])
         waiting.remove(ready)
         made.append(ready)
-    return [each.sql for each in made]
+    return made
 
 
 def _needs(each: SchemaObject, names: Collection[str]) -> bool:
