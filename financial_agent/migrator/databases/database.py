@@ -232,6 +232,13 @@ class Database(Protocol):
         """What to type to look at a table's definition."""
 
     @property
+    def mend_hint(self) -> str:
+        """What to do when it is damaged."""
+
+    def about(self) -> str:
+        """What it is, in a few words."""
+
+    @property
     def in_transaction(self) -> bool: ...
 
     def quoted(self, name: str) -> str:
