@@ -283,8 +283,9 @@ class Database(Protocol):
     def objects(self) -> list[SchemaObject]:
         """The user's schema, by type and name."""
 
-    def definitions(self) -> list[str]:
-        """The SQL that makes the user's schema anew, in an order in which it runs: by kind and name."""
+    def script(self) -> str:
+        """The SQL that makes the user's schema anew, for the engine's own client: the same for equal schemas. To be
+        called inside `snapshot`."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""

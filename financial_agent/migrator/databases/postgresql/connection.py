@@ -222,8 +222,11 @@ class PostgresqlDatabase(ServerDatabase):
     def _questions(self) -> str:
         return catalogue.questions(self._home, self._ledger_schema, is_inside=self._is_open())
 
-    def definitions(self) -> list[str]:
-        return [each.sql for each in self.objects()]
+    def script(self) -> str:
+        from financial_agent.migrator.databases.postgresql import dump
+
+        ((snapshot,),) = self.query("SELECT pg_export_snapshot()")
+        return dump.text(self.url, snapshot, [self.ledger(table) for table in LEDGER_TABLES], self._patience)
 
     def fingerprint(self) -> str:
         return schema.fingerprint(self.objects())
