@@ -210,10 +210,6 @@ class MysqlDatabase(ServerDatabase):
         finally:
             self._rollback()
 
-    @property
-    def home(self) -> str:
-        return self.url.name
-
     @cached_property
     def other_databases(self) -> frozenset[str]:
         # What an administrator's views tell is read by many a statement, and written by none.

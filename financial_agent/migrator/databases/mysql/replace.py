@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
-from financial_agent.migrator.databases import Busy, Database, Patience, ReplacedHalfway, StatementError, workspace
+from financial_agent.migrator.databases import Busy, Patience, ReplacedHalfway, StatementError, workspace
 from financial_agent.migrator.databases.mysql import backups
 from financial_agent.migrator.databases.mysql.connection import MysqlDatabase
 from financial_agent.migrator.databases.mysql.tools import client
