@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from financial_agent.migrator.backup import Policy
+from financial_agent.migrator.databases import is_file
 from financial_agent.migrator.environment import Environment
 from financial_agent.migrator.errors import ConfigurationInvalid
 from financial_agent.migrator.heads import ENVIRONMENT as NAME
@@ -92,8 +93,9 @@ def overridden(
 
 
 def prepare_instance(settings: Settings, instance: Path) -> None:
-    """Make the instance folder when the database belongs there; any other missing folder may be a slip of the pen."""
-    if Path(settings.database).parent == instance:
+    """Make the instance folder when the database, or its backups, belong there; any other missing folder may be a slip
+    of the pen."""
+    if instance in (Path(settings.database).parent, settings.backups.folder.parent):
         try:
             instance.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -190,7 +192,8 @@ def environment(value: object) -> str | None:
 
 
 def backups(values: Mapping[str, Any], database: str, base: Path) -> Policy:
-    """What the BACKUP settings ask for; the folder is `backups` beside the database unless one is named.
+    """What the BACKUP settings ask for; the folder is `backups` beside the database, or for one on a server in `base`,
+    unless one is named.
 
     Raises ConfigurationInvalid.
     """
@@ -202,7 +205,7 @@ def backups(values: Mapping[str, Any], database: str, base: Path) -> Policy:
         fix = "Set it to how many are kept, as in BACKUP_KEEP = 10"
         raise ConfigurationInvalid(setting="BACKUP_KEEP", problem=f"is {keep!r}, not a positive number", fix=fix)
     if folder is None:
-        return Policy(when, Path(database).parent / "backups", keep)
+        return Policy(when, (Path(database).parent if is_file(database) else base) / "backups", keep)
     if not isinstance(folder, str | os.PathLike) or os.fspath(folder) == "" or "\0" in os.fspath(folder):
         fix = 'Set it to a folder, as in BACKUP_DIRECTORY = "/srv/backups"'
         raise ConfigurationInvalid(setting="BACKUP_DIRECTORY", problem=f"is {folder!r}, not a folder", fix=fix)

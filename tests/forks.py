@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,8 @@ class Fork(subprocess.Popen[str]):
     """`python …`, or with a prefix `PREFIX python …`: the prefix runs once, and what it sets holds for all its forks.
 
     With `dies_at` it dies by SIGKILL just before that call of SQLite, counted from 1: a statement of a migration or of
-    its record, BEGIN, COMMIT, a question.
+    its record, BEGIN, COMMIT, a question. Where the command names a database of MySQL's, it is a call of PyMySQL; with
+    a negative number it dies just behind it, when the server has the statement, and nobody reads the answer.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ def _obey(order: bytes, streams: Sequence[int]) -> int:
     os.environ.clear()
     os.environ.update(environment)
     if dies_at:
-        _make_mortal(dies_at)
+        (_make_mysql_mortal if any(word.startswith("mysql:") for word in words) else _make_mortal)(dies_at)
     try:
         if words[0] == "-m":
             sys.argv = words[1:]
@@ -178,3 +179,21 @@ def _make_mortal(dies_at: int) -> None:
         return connect(database, **options, factory=sqlite3.Connection if database == ":memory:" else Mortal)
 
     sqlite3.connect = connect_mortally  # type: ignore[assignment]
+
+
+def _make_mysql_mortal(dies_at: int) -> None:
+    from pymysql.connections import Connection
+
+    send: Callable[[Any, int, Any], None] = Connection._execute_command
+    calls = 0
+
+    def send_mortally(connection: Any, command: int, sql: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        send(connection, command, sql)
+        if calls == -dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._execute_command = send_mortally

@@ -958,6 +958,7 @@ SERVERS = [
     server("mariadb-reads-a-file", "mysql", "«source customers.sql\n"),
     server("mariadb-runs-a-program", "mysql", "SELECT 1;\n«\\! ls\n"),
     server("delimiter-missing", "mysql", "«DELIMITER\nSELECT 1;\n"),
+    server("delimiter-left", "mysql", "-- migrate:up\nDELIMITER $$\nSELECT 1 $$\n-- migrate:«down\nSELECT 2;\n"),
     server("database-switched", "mysql", f"«USE other;\n{TABLE}"),
     server("tables-locked", "mysql", "«LOCK TABLES customers WRITE;\n"),
     server("quotes-of-names", "mysql", "«SET sql_mode = 'ANSI_QUOTES';\n"),

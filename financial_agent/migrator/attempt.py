@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 from financial_agent.migrator import ledger
 from financial_agent.migrator.databases import Database
+from financial_agent.migrator.errors_server import RestoreUnfinished
 from financial_agent.migrator.plan import Step
 
 
@@ -23,16 +25,32 @@ def mark(db: Database, step: Step, git_commit: str | None) -> None:
     db.note_attempt(json.dumps(attempt))
 
 
+def of_restore(backup: Path) -> str:
+    """The note of a restore that is not one transaction."""
+    return json.dumps({"restore": str(backup.absolute())})
+
+
 def settle(db: Database) -> None:
-    """Record as failed what a killed process had begun; to be called by who holds the lock."""
+    """Record as failed what a killed process had begun; to be called by who holds the lock. Raises RestoreUnfinished
+    for a restore, which only another one ends."""
     text = db.attempt()
     if text is None:
         return
+    if backup := _restored_from(text):
+        why = "its tables may be exchanged, and its triggers, views, routines and events may be missing"
+        raise RestoreUnfinished(database=db.name, backup=Path(backup), why=why)
     if failure := _failure(text, {entry.filename for entry in ledger.entries(db)}):
         with db.transaction():
             ledger.prepare(db)
             ledger.append(db, failure)
     db.note_attempt(None)
+
+
+def _restored_from(text: str) -> str | None:
+    try:
+        return str(json.loads(text)["restore"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _failure(text: str, applied: set[str]) -> ledger.Event | None:

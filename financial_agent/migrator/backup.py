@@ -101,7 +101,7 @@ def make_at(database: str, path: Path, control: Control) -> Backup:
     is_folder = os.path.isdir(path)
     folder = path if is_folder else path.parent
     with _explained(database, folder, "manual", control):
-        return _make(database, folder, None if is_folder else path.name, "manual", control)
+        return _make(database, folder, None if is_folder else path, "manual", control)
 
 
 def look_into(database: str, draft: Path, patience: Patience) -> Contents:
@@ -134,10 +134,10 @@ def newest(db: Database) -> str | None:
 # Making one: in a folder of its own first, in which nobody looks for backups.
 
 
-def _make(database: str, folder: Path, name: str | None, kind: Kind, control: Control) -> Backup:
-    for path in (folder / name, sum_of(folder / name)) if name else ():
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+def _make(database: str, folder: Path, path: Path | None, kind: Kind, control: Control) -> Backup:
+    for each in (path, sum_of(path)) if path else ():
+        if each.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), each)
     patience = control.patience()
     with _run_lock(database, kind, patience), private_folder(folder) as drafts:
         draft = drafts / "backup.db"
@@ -146,7 +146,7 @@ def _make(database: str, folder: Path, name: str | None, kind: Kind, control: Co
         if contents.flaw:
             why, fix = f"the copy is not sound: {contents.flaw}", "See what is wrong with: flask db verify"
             raise BackupFailed(folder=folder, why=why, fix=fix)
-        return publish(draft, database, folder, kind, contents.version, patience, is_sound=True, name=name)
+        return publish(draft, database, folder, kind, contents.version, patience, is_sound=True, path=path)
 
 
 def _run_lock(database: str, kind: Kind, patience: Patience) -> AbstractContextManager[None]:
@@ -174,7 +174,7 @@ def _prune(database: str, policy: Policy, made: Backup, control: Control) -> Non
     automatic = [made, *(backup for backup in others if backup.kind in AUTOMATIC)]
     for backup in by_worth(automatic)[policy.keep :]:
         try:
-            remove(backup)
+            remove(backup.path)
         except OSError as error:
             control.report(Warned(backup.name, f"this old backup could not be removed: {error.strerror}"))
 

@@ -101,14 +101,14 @@ def publish(
     patience: Patience,
     *,
     is_sound: bool,
-    name: str | None = None,
+    path: Path | None = None,
 ) -> Backup:
     """Give a draft its name as a backup, durably. Only what is sound counts as checked. Raises OSError and Stopped."""
     checksum = _sha256(draft, patience) if is_sound else None
     sync(draft)
     with locked(folder):
         time = now()
-        path = folder / name if name else unused_path(folder, database, version, kind, time)
+        path = path or unused_path(folder, database, version, kind, time)
         if checksum:
             sum_of(draft).write_bytes(_sum_line(checksum, path.name))
             give_to(draft.stat(), sum_of(draft))
@@ -222,10 +222,10 @@ def _sum_line(checksum: str, name: str) -> bytes:
     return os.fsencode(f"{'' if escaped == name else chr(92)}{checksum}  {escaped}\n")
 
 
-def remove(made: Backup) -> None:
-    """Take a backup back that turned out not to be needed. Raises OSError."""
-    made.path.unlink(missing_ok=True)
-    sum_of(made.path).unlink(missing_ok=True)
+def remove(path: Path) -> None:
+    """Remove a backup, if it is there, which turned out not to be needed. Raises OSError."""
+    path.unlink(missing_ok=True)
+    sum_of(path).unlink(missing_ok=True)
 
 
 def sum_of(path: Path) -> Path:

@@ -183,3 +183,9 @@ class CopyInvalid(FileRefused):
     code = "FA235"
     text = "the rows of a COPY begin on the next line"
     advice = "Move what stands behind it below the line \\. that ends the rows"
+
+
+class DelimiterLeft(FileRefused):
+    code = "FA236"
+    text = "a section begins while statements still end with {separator}"
+    advice = "Write above it: DELIMITER ;"

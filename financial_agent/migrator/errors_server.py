@@ -40,6 +40,24 @@ class ToolTooOld(MigratorError):
     advice = "Install the newer one: apt-get install {package}, or what has it on this system"
 
 
+class RestoreUnfinished(MigratorError):
+    """What is not one transaction was cut off. The backup, and what it replaced, are both there as files."""
+
+    code = "FA437"
+    exit_code = 4
+    text = "{database} was being restored from {backup}, and that was cut off: {why}"
+    advice = "Finish it: flask db restore {backup}"
+
+
+class RestoreUncertain(MigratorError):
+    """The connection broke as the restore was told to commit."""
+
+    code = "FA438"
+    exit_code = 3
+    text = "whether {database} was restored is not known: {cause}"
+    advice = "It is as a whole as before, or restored: flask db history"
+
+
 class NodeUnready(MigratorError):
     code = "FA506"
     exit_code = 5

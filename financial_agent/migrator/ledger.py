@@ -268,10 +268,10 @@ def record_of(migration: Migration, *, duration_ms: int, schema_fingerprint: str
 def add(db: Database, record: Record) -> None:
     """Record a migration as applied; to be called in the transaction that applies it."""
     db.execute(
-        f"INSERT INTO {db.ledger(MIGRATIONS)} (id, filename, checksum, duration_ms, up_sql, down_sql,"
-        " schema_fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO {db.ledger(MIGRATIONS)}"
+        " (id, filename, checksum, duration_ms, up_sql, down_sql, schema_fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
-            _next_id(db),
+            _next_id(db, MIGRATIONS),
             record.filename,
             record.checksum,
             record.duration_ms,
@@ -280,12 +280,6 @@ def add(db: Database, record: Record) -> None:
             record.schema_fingerprint,
         ),
     )
-
-
-def _next_id(db: Database) -> int:
-    """The next number, also where the table that was taken over does not give one out by itself."""
-    ((highest,),) = db.query(f"SELECT max(id) FROM {db.ledger(MIGRATIONS)}")
-    return max(highest if isinstance(highest, int) else 0, db.last_id(MIGRATIONS)) + 1
 
 
 def replace(db: Database, migration: Migration, made: str | None) -> None:
@@ -337,11 +331,17 @@ def _last_environment(db: Database) -> str | None:
 
 
 def _insert(db: Database, row: Mapping[str, object]) -> None:
-    # A server's own numbers have gaps, where a transaction was rolled back: a gap tells of rows that were removed.
-    row = {"id": db.last_id(HISTORY) + 1, **row}
+    row = {"id": _next_id(db, HISTORY), **row}
     marks = ", ".join("?" * len(row))
     values = [_storable(value) for value in row.values()]
     db.execute(f"INSERT INTO {db.ledger(HISTORY)} ({', '.join(row)}) VALUES ({marks})", values)
+
+
+def _next_id(db: Database, table: str) -> int:
+    """The key of the next row. A server's own numbers have gaps where a transaction was rolled back, and in the history
+    a gap tells of rows that were removed; and a ledger that others made need not count by itself."""
+    highest = db.query(f"SELECT max(id) FROM {db.ledger(table)}")[0][0]
+    return max(db.last_id(table), highest if isinstance(highest, int) else 0) + 1
 
 
 def carry_over(old: Database, new: Database) -> bool:

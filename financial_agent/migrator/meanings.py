@@ -100,6 +100,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         "end.",
     ),
     "FA235": (None, "psql would run what stands on that line behind the rows, where nobody looks for it."),
+    "FA236": (None, "A section is kept and run without the one above it, and would be read in another way then."),
     "FA301": (None, "SQLite refused a statement. The whole migration was undone."),
     "FA302": (
         None,
@@ -160,6 +161,12 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA434": (None, "A file that somebody wrote by hand must not be replaced by one that a program makes."),
     "FA435": (None, "The lock file lies in the folder of the migrations."),
     "FA436": (None, "A program that is older than the server leaves out what it does not know, or fails halfway."),
+    "FA437": (
+        None,
+        "On MySQL and MariaDB the tables are exchanged at once, and triggers, views, routines and events behind them. "
+        "Restoring once more does all of it.",
+    ),
+    "FA438": (None, "The connection to the server broke while it was told to commit. The server did so, or did not."),
     "FA450": (
         None,
         "What a migration would do is tried in a database of its own, beside the one that matters, which is dropped "

@@ -42,7 +42,7 @@ _SCHEMA_TABLES = ("sqlite_schema", "sqlite_master")
 
 
 class CannotReplay(Exception):
-    """A migration does not run on a scratch database: it needs rows, another database, or what is missing there."""
+    """A migration does not run on a scratch database: it needs rows, another database, or what is missing here."""
 
     def __init__(self, filename: str, why: str) -> None:
         super().__init__(f"{filename} cannot be replayed: {why}")

@@ -10,15 +10,16 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from financial_agent.migrator import backup, backup_files, ledger, session
+from financial_agent.migrator import attempt, backup, backup_files, ledger, session
 from financial_agent.migrator.backup import Contents, Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
+    CommitLost,
     Database,
     OutOfSpace,
+    ReplacedHalfway,
     SoleDatabase,
     StatementError,
-    Stopped,
     TableChange,
     compare,
     connect,
@@ -43,6 +44,7 @@ from financial_agent.migrator.errors import (
     NoSpace,
     RestoreRefused,
 )
+from financial_agent.migrator.errors_server import RestoreUncertain, RestoreUnfinished
 from financial_agent.migrator.events import Copying, Warned
 
 _ANOTHER = "Choose another one: flask db backups"
@@ -194,29 +196,44 @@ def _exchange(
     control: Control,
     git_commit: str | None,
 ) -> Restored:
-    """Exchange the content; the file and the connections to it stay. Nobody can write between keeping and replacing."""
+    """Exchange the content; the file, or the server's database, and the connections to it stay."""
     patience = control.patience()
-    with private_folder(policy.folder) as drafts:
-        draft = drafts / "backup.db"
-        try:
-            live.copy(draft, 0o777, _reporter(control, "keeping the database"))
-        except NoSpace as error:  # the draft's own folder is gone when that is read
-            raise NoSpace(**{**error.fields, "folder": policy.folder}) from error
-        found = backup.look_into(database, draft, patience)
-        kept = backup_files.publish(
-            draft, database, policy.folder, "restore", found.version, patience, is_sound=not found.flaw
-        )
-    continues = _finish(prepared, kept.path, live, git_commit)
+    kept = backup_files.unused_path(policy.folder, database, _version(live), "restore", backup_files.now())
+
+    def keep() -> None:
+        with private_folder(policy.folder) as drafts:
+            draft = drafts / "backup.db"
+            try:
+                live.copy(draft, 0o777, _reporter(control, "keeping the database"))
+            except NoSpace as error:  # the draft's own folder is gone when that is read
+                raise NoSpace(**{**error.fields, "folder": policy.folder}) from error
+            is_sound = not backup.look_into(database, draft, patience).flaw
+            backup_files.publish(
+                draft, database, policy.folder, "restore", None, patience, is_sound=is_sound, path=kept
+            )
+
+    continues = _finish(prepared, kept, live, git_commit)
     if not continues:
         control.report(
             Warned(prepared.backup.name, "its history is another one: what came since is told in the kept one")
         )
     try:
-        live.replace_by(prepared.draft, _reporter(control, "restoring"))
-    except (NoSpace, StatementError, Stopped):
+        live.replace_by(prepared.draft, keep, _reporter(control, "restoring"), attempt.of_restore(prepared.backup))
+    except ReplacedHalfway as error:
+        raise RestoreUnfinished(database=live.name, backup=prepared.backup, why=error) from error
+    except CommitLost as error:
+        raise RestoreUncertain(database=live.name, cause=error) from error
+    except BaseException:
         backup_files.remove(kept)  # nothing was replaced
         raise
-    return Restored(prepared.contents.newest, kept.path, continues)
+    return Restored(prepared.contents.newest, kept, continues)
+
+
+def _version(live: Database) -> str | None:
+    """None, too, for what is damaged, and may not be readable."""
+    with suppress(StatementError, DatabaseDamaged, LedgerUnusable):
+        return Contents(backup.newest(live)).version
+    return None
 
 
 def _put_in_place(database: str, policy: Policy, prepared: Prepared, git_commit: str | None) -> Restored:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests import daemons, throwaway
-from tests.servers import Server, run
+from tests.servers import Server, rows, run
 
 PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
 
@@ -114,6 +115,10 @@ class Galera:
         """An empty database; its URL on each node."""
         first = self.nodes[0]
         with Server("mysql", first.url).fresh() as url:
+            there = f"SELECT 1 FROM information_schema.schemata WHERE schema_name = '{urlsplit(url).path[1:]}'"
+            # What one node commits is on the others a moment later.
+            for index, node in enumerate(self.nodes):
+                self._daemons[index].wait_until(partial(_finds, node.url, there))
             try:
                 yield [url.replace(str(first.folder), str(node.folder)) for node in self.nodes]
             finally:
@@ -149,6 +154,10 @@ def _made(owner: str, folder: Path) -> Node:
     daemons.make(folder, owner)
     daemons.make(folder / "data", owner)
     return Node(folder, *daemons.free_ports(3))
+
+
+def _finds(url: str, query: str) -> bool:
+    return rows(url, query) != []
 
 
 def _mariadbd(node: Node, nodes: list[Node]) -> list[str | Path]:

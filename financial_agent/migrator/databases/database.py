@@ -146,6 +146,10 @@ class CommitLost(ConnectionLost):
     """It broke while a commit was on its way: what that would have committed is there as a whole, or not at all."""
 
 
+class ReplacedHalfway(Exception):
+    """The tables are those of the other database, and what belongs to them is not complete."""
+
+
 class OutOfSpace(StatementError):
     """The disk, or a quota, is full."""
 
@@ -226,6 +230,13 @@ class Database(Protocol):
 
     def look_hint(self, table: str) -> str:
         """What to type to look at a table's definition."""
+
+    @property
+    def mend_hint(self) -> str:
+        """What to do when it is damaged."""
+
+    def about(self) -> str:
+        """What it is, in a few words."""
 
     @property
     def in_transaction(self) -> bool: ...
@@ -386,5 +397,9 @@ class SoleDatabase(Database, Protocol):
     def copy(self, target: Path, mode: int, progress: Callable[[int, int], None]) -> None:
         """As `copy`."""
 
-    def replace_by(self, other: str, progress: Callable[[int, int], None]) -> None:
-        """Take over the content of another database, in one transaction. Raises NoSpace, StatementError, Stopped."""
+    def replace_by(self, other: str, keep: Callable[[], None], progress: Callable[[int, int], None], note: str) -> None:
+        """Take over the content of another database, in one transaction. `keep` is called when `copy` copies all that
+        is replaced. Where it is no single transaction, the note is kept, as of an attempt, until all is done.
+
+        Raises ReplacedHalfway; NoSpace, DatabaseLocked, StatementError and Stopped, after which nothing was replaced;
+        and CommitLost, after which that is not known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from financial_agent.migrator.databases.rebuild import Rebuild, Rebuilding
 
 _TICK = 0.1  # seconds between two questions whether to stop
+_NOTICEABLE = 1.0  # seconds after which a person wonders what is being waited for
 _ATTEMPT = "_migration_attempt"
 LEDGER_TABLES = ("_migrations", "_migration_history", "_migration_progress", "_migration_attempt", "_migration_lock")
 
@@ -44,10 +46,12 @@ class Worker:
         """Asks the server to give up what it is working on."""
 
     def run(self, call: Callable[[], Result], purpose: str = "") -> Result:
-        """Call, and wait for its end. Raises what it raises, and Stopped once it was cancelled."""
+        """Call, and wait for its end; what takes longer than one would notice is told. Raises what it raises, and
+        Stopped once it was cancelled."""
         future = self._executor.submit(call)
+        told_from = time.monotonic() + _NOTICEABLE
         while not wait([future], _TICK).done:
-            if self._patience.stop(purpose):
+            if self._patience.stop(purpose if time.monotonic() > told_from else ""):
                 self._cancel()
                 future.exception()  # whatever became of it
                 raise Stopped
@@ -118,6 +122,8 @@ class ServerDatabase:
         raise NotImplementedError
 
     # What is the same.
+
+    mend_hint = "Do what is told with each of them; what is damaged comes back from a backup: flask db backups"
 
     def effects(self, sql: str) -> Effects:
         return find_effects(sql, self.dialect, self.home)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NoReturn
 
 from financial_agent.migrator.errors import Location
-from financial_agent.migrator.errors_files import DirectiveInvalid, DirectiveUnknown, Unterminated
+from financial_agent.migrator.errors_files import DelimiterLeft, DirectiveInvalid, DirectiveUnknown, Unterminated
 from financial_agent.migrator.lexer import sqlite
 from financial_agent.migrator.lexer.items import Directive, Statement
 from financial_agent.migrator.lexer.text import Body, Grammar, Run, Text, to_line_end
@@ -30,8 +30,9 @@ _MARKER_WORDS = ("migrate", "migration", "dbmate", "goose")
 def lex(chunks: Iterable[str], path: str, dialect: str) -> Iterator[Statement | Directive]:
     """Split text into its statements and directives.
 
-    Raises Unterminated for a quote, comment or trigger that does not end; DirectiveInvalid for a directive that
-    shares its line with SQL; DirectiveUnknown for a comment that is almost a section marker.
+    Raises Unterminated for a quote, comment or body that does not end; DirectiveInvalid for a directive that
+    shares its line with SQL; DirectiveUnknown for a comment that is almost a section marker; ClientCommand, CopyInvalid
+    and DelimiterLeft for what only psql and the mariadb client could run.
     """
     text, grammar = Text(chunks, path), _grammar(dialect)
     while True:
@@ -45,6 +46,8 @@ def lex(chunks: Iterable[str], path: str, dialect: str) -> Iterator[Statement | 
         if text.buffer.startswith(grammar.separator, text.at):
             text.advance(text.at + len(grammar.separator))
         elif directive := _take_directive(text):
+            if directive.word in ("up", "down") and grammar.separator != ";":
+                raise DelimiterLeft(location=place(path, directive), separator=grammar.separator)
             yield directive
         elif behind := grammar.command(text):
             grammar = behind

@@ -20,17 +20,19 @@ TRIVIA = rf"(?:{_SPACE}|{COMMENT})*"
 WORD = r"[\w$\x80-\U0010ffff]"
 _QUOTED = r"""'(?:[^'\\]++|''|\\[\s\S])*'(?!')|"(?:[^"\\]++|""|\\[\s\S])*"(?!")|`(?:[^`]++|``)*`(?!`)"""
 # Between the words of a definition there may be the marks of `/*!50003 … */`.
-_GAP = rf"(?!{WORD})(?:{_SPACE}|{COMMENT}|{_CODE}|\*/)*"
+_BETWEEN = rf"(?:{_SPACE}|{COMMENT}|{_CODE}|\*/)*"
+_GAP = rf"(?!{WORD}){_BETWEEN}"
 _USER = rf"(?:{_QUOTED}|{WORD}+)"
 
 _token = re.compile(rf"{TRIVIA}([xXbBnN]?'(?:[^'\\]|''|\\[\s\S])*'|{_QUOTED}|{WORD}+|{_CODE}|\*/|:=|[^ \t\n\r\f\v]|\Z)")
 _code = re.compile(_CODE)
 _definition = (
     rf"(?:CREATE|ALTER){_GAP}(?:OR{_GAP}REPLACE{_GAP})?"
-    rf"(?:DEFINER{_GAP}={_GAP}{_USER}{_GAP}(?:@{_GAP}{_USER}{_GAP}|\({_GAP}\){_GAP})?)?(?:AGGREGATE{_GAP})?"
+    rf"(?:DEFINER{_GAP}={_BETWEEN}{_USER}{_GAP}(?:@{_BETWEEN}{_USER}{_GAP}|\({_BETWEEN}\){_BETWEEN})?)?"
+    rf"(?:AGGREGATE{_GAP})?"
     rf"(?:PROCEDURE|FUNCTION|TRIGGER|EVENT|PACKAGE)"
 )
-_compound = rf"(?:{_USER}{_GAP}:{_GAP})?(?:BEGIN{_GAP}NOT|IF|CASE|LOOP|REPEAT|WHILE|FOR)"
+_compound = rf"BEGIN{_GAP}NOT|IF|CASE|LOOP|REPEAT|WHILE|FOR"
 _program = re.compile(rf"(?:{_CODE}{_GAP})?(?:{_definition}|{_compound})(?!{WORD})", re.IGNORECASE)
 _delimiter = re.compile(r"DELIMITER(?![^ \t\n])[ \t]*(?:(['\"`])(.+?)\1|(\S*))[^\n]*", re.IGNORECASE)
 _command = re.compile(
@@ -47,36 +49,11 @@ _BEGINNINGS = {("IF", "THEN"), ("IF", "ELSE"), ("CASE", "THEN"), ("CASE", "ELSE"
 # What has words of its own before the statement that is its body, and with which words it turns out to have no block.
 _LEADING = {"CREATE", "ALTER", "DECLARE", "PROCEDURE", "FUNCTION"}
 _NO_BLOCK = {"RETURN", "SELECT", "CALL", "DEFAULT"}
-_BEFORE_NAMES = {
-    "PROCEDURE",
-    "FUNCTION",
-    "TRIGGER",
-    "EVENT",
-    "PACKAGE",
-    "BODY",
-    "DECLARE",
-    "EXISTS",
-    "RETURNS",
-    ",",
-    "=",
-}
+_BEFORE_NAMES = {*",=", "PROCEDURE", "FUNCTION", "TRIGGER", "EVENT", "PACKAGE", "BODY", "DECLARE", "EXISTS", "RETURNS"}
 _NEEDED = {"IF": "THEN", "WHILE": "DO", "FOR": "DO"}
 # Behind these an END is the name of a column, not what ends a CASE.
-_BEFORE_OPERANDS = {
-    *"(,.=<>+-*/%!&|^~@",
-    ":=",
-    "AND",
-    "BETWEEN",
-    "BY",
-    "CASE",
-    "DISTINCT",
-    "DIV",
-    "ELSE",
-    "IN",
-    "IS",
-    "LIKE",
-}
-_BEFORE_OPERANDS |= {"MOD", "NOT", "OR", "REGEXP", "RLIKE", "THEN", "WHEN", "XOR"}
+_BEFORE_OPERANDS = {*"(,.=<>+-*/%!&|^~@", ":=", "AND", "BETWEEN", "BY", "CASE", "DISTINCT", "DIV", "ELSE", "IN", "IS"}
+_BEFORE_OPERANDS |= {"LIKE", "MOD", "NOT", "OR", "REGEXP", "RLIKE", "THEN", "WHEN", "XOR"}
 
 
 class _Program(Body):

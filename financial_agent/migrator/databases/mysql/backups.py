@@ -13,19 +13,19 @@ from financial_agent.migrator.databases.server_tools import run
 from financial_agent.migrator.databases.url import parse
 from financial_agent.migrator.errors import RestoreRefused
 
-# All that belongs to a database, as of one moment as far as its engine has any. What only one of the two programs knows
-# is loose: the other one passes over it.
-DUMP = (
+# As of one moment, as far as the tables' engine knows any. What only one of the two programs knows is loose: the other
+# one passes over it.
+_COMMON = (
     "--single-transaction",
     "--quick",
-    "--routines",
-    "--triggers",
-    "--events",
     "--hex-blob",
     "--no-tablespaces",
     "--loose-set-gtid-purged=OFF",
     "--loose-column-statistics=0",
 )
+TABLES = (*_COMMON, "--skip-triggers")
+_ALL = (*_COMMON, "--triggers", "--routines", "--events")
+PROGRAMS = (*_ALL, "--no-create-info", "--no-data")
 _END = b"-- Dump completed"
 _TAIL = 4096  # bytes
 
@@ -47,7 +47,7 @@ def write(db: Database, database: str, target: Path, patience: Patience, progres
     )
     url = parse(database)
     with client(url) as programs:
-        dump = programs.tool("mariadb-dump", *DUMP, url.name)
+        dump = programs.tool("mariadb-dump", *_ALL, url.name)
         found = re.match(r"(\d+)\.(\d+)", server)
         if found:
             server_backups.refuse_older(dump, (int(found[1]), int(found[2])), PACKAGE)

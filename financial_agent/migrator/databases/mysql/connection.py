@@ -84,7 +84,7 @@ class MysqlDatabase(ServerDatabase):
     # Opening and closing.
 
     def _dial(self) -> Connection:
-        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "to connect")
+        return self._worker.run(partial(dial, self.url, readonly=self._readonly), "for the server to answer")
 
     def reset(self, *, settings: bool) -> None:
         """A new session is the only one that is sure to be as it was."""
@@ -118,6 +118,10 @@ class MysqlDatabase(ServerDatabase):
     @property
     def space_hint(self) -> str:
         return "SELECT @@datadir; and there, on the server: df -h"
+
+    def about(self) -> str:
+        ((version,),) = self.query("SELECT version()")
+        return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
 
     def look_hint(self, table: str) -> str:
         return f"SHOW CREATE TABLE {self.ledger(table)};"

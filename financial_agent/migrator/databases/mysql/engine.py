@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager, closing
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 
 from financial_agent.migrator.databases import Database, Patience, TableChange, Workspace
 from financial_agent.migrator.databases.mysql.connection import MysqlDatabase
@@ -42,3 +42,9 @@ def compare(before: str, after: str, tables: Collection[str] | None, patience: P
         closing(connect(after, readonly=True, patience=patience)) as new,
     ):
         return server_compare.compare(old, new, tables, digest)
+
+
+@contextmanager
+def locked(database: str, patience: Patience) -> Iterator[None]:
+    with closing(connect(database, readonly=False, patience=patience)) as db, db.lock():
+        yield

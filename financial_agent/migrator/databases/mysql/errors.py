@@ -26,6 +26,7 @@ _names = re.compile(
     r" '[\w$.*@% -]*'(?:@'[\w.%:-]*')?",
     re.IGNORECASE,
 )
+_apostrophe = re.compile(r"\b(?:does|ca|is|has|was|could|did)n?'t\b")
 _quoted = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _near = re.compile(r"near '(.*)' at line (\d+)$", re.DOTALL)
 _manual = re.compile(r";? ?check the manual that corresponds to your \w+ server version for the right syntax to use")
@@ -73,7 +74,7 @@ def without_values(code: int, text: str, sql: str) -> str:
         return text[: near.start()] + f"near '{quote}'" if near[1] in sql else text[: near.start()].rstrip()
     text = re.sub(r"(?<=partition for value ).+", "…", text)
     # A value may hold quotes itself: from the first that is not known to be a name to the last, all goes.
-    known = [match.span() for match in _names.finditer(text)]
+    known = [match.span() for pattern in (_names, _apostrophe) for match in pattern.finditer(text)]
     known += [match.span() for match in _quoted.finditer(text) if (match[1] or match[2] or "") in sql]
     quotes = [at for at, character in enumerate(text) if character in "'\""]
     unknown = [at for at in quotes if not any(start <= at < end for start, end in known)]

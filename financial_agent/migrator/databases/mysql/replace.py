@@ -1,32 +1,30 @@
 """Puts another content into a MariaDB or MySQL database while others are connected to it.
 
-RENAME TABLE exchanges all tables at once. Nobody writes between the backup of what is replaced and that: who waits for
-an exclusive lock goes before those that wait to write, so each statement waits for the locks that the one before holds,
-and only then are those released. Triggers, views, routines and events follow one by one, so a note is kept meanwhile.
+RENAME TABLE exchanges all tables at once, and those that were there go into a database of their own, where nobody else
+writes: what is kept of them is all that was ever written. Triggers, views, routines and events follow one by one, so a
+note is kept meanwhile.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
-from financial_agent.migrator.databases import Busy, Patience, ReplacedHalfway, StatementError, workspace
+from financial_agent.migrator.databases import Busy, Patience, ReplacedHalfway, StatementError, Stopped
 from financial_agent.migrator.databases.mysql import backups
 from financial_agent.migrator.databases.mysql.connection import MysqlDatabase
 from financial_agent.migrator.databases.mysql.tools import client
 from financial_agent.migrator.databases.server_backups import Progress
+from financial_agent.migrator.databases.server_scratch import PREFIX
 from financial_agent.migrator.databases.server_tools import run
 from financial_agent.migrator.databases.url import parse
 from financial_agent.migrator.errors import DatabaseLocked, MigratorError
 
-_TICK = 0.02  # seconds between two looks whether a statement waits
-_PAUSE = 0.5  # seconds between two tries for the locks
-_NOTE = "_migration_attempt"
+_PAUSE = 0.2  # seconds between two tries for the locks
 
 _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type <> 'VIEW'"
 _VIEWS = "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type = 'VIEW'"
@@ -34,7 +32,6 @@ _TRIGGERS = "SELECT trigger_name FROM information_schema.triggers WHERE trigger_
 _PROGRAMS = """\
 SELECT routine_type, routine_name FROM information_schema.routines WHERE routine_schema = ?
 UNION ALL SELECT 'EVENT', event_name FROM information_schema.events WHERE event_schema = ?"""
-_STATE = "SELECT state FROM information_schema.processlist WHERE id = ?"
 
 
 class _Trigger(NamedTuple):
@@ -44,109 +41,100 @@ class _Trigger(NamedTuple):
 
 
 class Sole(MysqlDatabase):
-    """The only one who writes to a database, while others go on reading: until it is closed, its locks are held."""
+    """A database whose tables leave it as they are, so that nobody has to be kept from it before."""
 
     def __init__(self, database: str, patience: Patience) -> None:
-        self._stack = ExitStack()
         super().__init__(database, parse(database), patience=patience)
+        self._place = f"{PREFIX}replaced_{time.time_ns():x}"  # no scratch database, which others would clear away
+
+    def copy(self, target: Path, mode: int, progress: Progress) -> None:
+        """What was replaced: its tables, and then what was written down of it."""
+        with open(target, "xb") as file, client(self.url) as tools:
+            target.chmod(0o600)
+            run(tools.tool("mariadb-dump", *backups.TABLES, self._place), self._patience, target=file)
+            self._programs.seek(0)
+            file.seek(0, 2)
+            while data := self._programs.read(1 << 20):
+                file.write(data)
+
+    def replace_by(self, other: str, keep: Callable[[], None], progress: Progress, note: str) -> None:
+        with (
+            TemporaryFile() as self._programs,
+            TemporaryFile() as new_programs,
+            closing(MysqlDatabase(other, parse(other), patience=self._patience)) as draft,
+        ):
+            _write_programs(self, self._programs, self._patience)
+            _write_programs(draft, new_programs, self._patience)
+            for (name,) in draft.query(_TRIGGERS, (draft.url.name,)):
+                draft.execute(f"DROP TRIGGER {self.quoted(name)}")
+            for db in (self, draft):
+                db.note_attempt(note)
+            with self._prepared():
+                self._exchange(draft.url.name)
+            try:
+                keep()
+                self.execute(f"DROP DATABASE {self._place}")
+                self._load(new_programs)
+            except (StatementError, MigratorError, Stopped, OSError) as error:
+                raise ReplacedHalfway(f"{error} (what was there is in the database {self._place})") from error
+            self.note_attempt(None)
+
+    @contextmanager
+    def _prepared(self) -> Iterator[None]:
+        """Without triggers, which keep a table from leaving its database, and with a place to leave for. When that
+        fails, all is as before."""
+        triggers = self._read_triggers()
+        self.execute(f"CREATE DATABASE {self._place}")
         try:
-            self._holder = self._another()
-            self._keep_others_from_writing()
+            for trigger in triggers:
+                self.execute(f"DROP TRIGGER {self.quoted(trigger.name)}")
+            yield
         except BaseException:
-            self.close()
+            with suppress(StatementError, MigratorError):  # it must not hide what led to it
+                self._take_back(triggers)
             raise
 
-    def _another(self) -> MysqlDatabase:
-        return self._stack.enter_context(closing(MysqlDatabase(self.address, self.url, patience=self._patience)))
+    def _read_triggers(self) -> list[_Trigger]:
+        found = []
+        for (name,) in self.query(_TRIGGERS, (self.url.name,)):
+            _, mode, definition, *_ = self.query(f"SHOW CREATE TRIGGER {self.quoted(name)}")[0]
+            found.append(_Trigger(name, mode, definition))
+        return found
 
-    def _keep_others_from_writing(self) -> None:
+    def _take_back(self, triggers: Sequence[_Trigger]) -> None:
+        with closing(MysqlDatabase(self.address, self.url, patience=Patience(self._patience.seconds))) as db:
+            present = {name for (name,) in db.query(_TRIGGERS, (self.url.name,))}
+            for trigger in triggers:
+                if trigger.name not in present:
+                    db.query(f"SET SESSION sql_mode = '{trigger.sql_mode}'")
+                    db.query(trigger.definition)
+            db.query(f"DROP DATABASE {self._place}")
+            db.note_attempt(None)
+
+    def _exchange(self, other: str) -> None:
+        """Let the tables of another database be this one's. Raises DatabaseLocked."""
+        home, q = self.url.name, self.quoted
+        moves = [(home, name, self._place) for (name,) in self.query(_TABLES, (home,))]
+        moves += [(other, name, home) for (name,) in self.query(_TABLES, (other,))]
+        renames = ", ".join(f"{q(source)}.{q(name)} TO {q(target)}.{q(name)}" for source, name, target in moves)
         deadline = time.monotonic() + self._patience.seconds
         while True:
-            if not (locks := self._locks("READ")):
-                return
             try:
-                self._holder.execute(locks)
+                self.execute(f"RENAME TABLE {renames}")
                 return
             except Busy as error:
                 if time.monotonic() > deadline:
                     raise self._locked() from error
             time.sleep(_PAUSE)
 
-    def _locks(self, kind: str) -> str:
-        """The note is written meanwhile."""
-        names = [name for name in self._names(_TABLES) if name != _NOTE]
-        return f"LOCK TABLES {', '.join(f'{self.quoted(name)} {kind}' for name in names)}" if names else ""
-
     def _locked(self) -> DatabaseLocked:
         purpose = "for others to end what they do with its tables"
-        return DatabaseLocked(database=self.name, seconds=self._patience.seconds, purpose=purpose)
+        look = "SHOW FULL PROCESSLIST;"
+        return DatabaseLocked(database=self.name, seconds=self._patience.seconds, purpose=purpose, look=look)
 
-    def _names(self, sql: str, database: str | None = None) -> list[str]:
-        return [name for (name,) in self.query(sql, (database or self.url.name,))]
-
-    def copy(self, target: Path, mode: int, progress: Progress) -> None:
-        backups.write(self, self.address, target, self._patience, progress)
-
-    def replace_by(self, other: str, progress: Progress, note: str) -> None:
-        triggers = self._read_triggers()
-        with (
-            TemporaryFile() as programs,
-            workspace(self.address, self._patience, empty=True) as copies,
-            closing(MysqlDatabase(other, parse(other), patience=self._patience)) as draft,
-        ):
-            place = parse(copies.original(lambda done, total: None)).name
-            _write_programs(draft, programs, self._patience)
-            for each in draft.query(_TRIGGERS, (draft.url.name,)):
-                draft.execute(f"DROP TRIGGER {self.quoted(each[0])}")
-            for db in (self, draft):
-                db.note_attempt(note)
-            try:
-                self._exchange(draft.url.name, place, triggers)
-            except BaseException as error:
-                self._take_back(triggers)
-                if isinstance(error, Busy):
-                    raise self._locked() from error
-                raise
-            try:
-                self._load_programs(programs)
-            except (StatementError, MigratorError) as error:
-                raise ReplacedHalfway(str(error)) from error
-            self.note_attempt(None)
-
-    def _exchange(self, other: str, place: str, triggers: Sequence[_Trigger]) -> None:
-        """Let the tables of another database be this one's, and these another's. Raises Busy."""
-        holder = self._holder
-        if triggers:  # they keep a table from leaving its database
-            holder = self._another()
-            _hand_over(self._holder, holder, self._locks("WRITE"))
-            for trigger in triggers:
-                holder.execute(f"DROP TRIGGER {self.quoted(trigger.name)}")
-        moves = [(self.url.name, name, place) for name in self._names(_TABLES)]
-        moves += [(other, name, self.url.name) for name in self._names(_TABLES, other)]
-        q = self.quoted
-        renames = ", ".join(f"{q(source)}.{q(name)} TO {q(target)}.{q(name)}" for source, name, target in moves)
-        _hand_over(holder, self, f"RENAME TABLE {renames}")
-
-    def _read_triggers(self) -> list[_Trigger]:
-        found = []
-        for name in self._names(_TRIGGERS):
-            _, mode, definition, *_ = self.query(f"SHOW CREATE TRIGGER {self.quoted(name)}")[0]
-            found.append(_Trigger(name, mode, definition))
-        return found
-
-    def _take_back(self, triggers: Sequence[_Trigger]) -> None:
-        """Nothing was exchanged: what was dropped before comes back. What fails here must not hide why."""
-        with suppress(StatementError, MigratorError), closing(self._another()) as db:
-            present = self._names(_TRIGGERS)
-            for trigger in triggers:
-                if trigger.name not in present:
-                    db.execute(f"SET SESSION sql_mode = '{trigger.sql_mode}'")
-                    db.execute(trigger.definition)
-            db.note_attempt(None)
-
-    def _load_programs(self, programs: IO[bytes]) -> None:
+    def _load(self, programs: IO[bytes]) -> None:
         """Exchange what follows the tables: those of this database go, and those that were written down come."""
-        for view in self._names(_VIEWS):
+        for (view,) in self.query(_VIEWS, (self.url.name,)):
             self.execute(f"DROP VIEW IF EXISTS {self.quoted(view)}")
         for kind, name in self.query(_PROGRAMS, (self.url.name, self.url.name)):
             self.execute(f"DROP {kind} IF EXISTS {self.quoted(name)}")
@@ -154,38 +142,12 @@ class Sole(MysqlDatabase):
             programs.seek(0)
             run(tools.tool("mariadb", self.url.name), self._patience, source=programs)
 
-    def close(self) -> None:
-        self._stack.close()
-        super().close()
 
-
-def _write_programs(draft: MysqlDatabase, target: IO[bytes], patience: Patience) -> None:
+def _write_programs(db: MysqlDatabase, target: IO[bytes], patience: Patience) -> None:
     """Write down what the exchange of tables leaves behind: triggers, routines, events, and views."""
-    name = draft.url.name
-    views = [view for (view,) in draft.query(_VIEWS, (name,))]
-    with client(draft.url) as tools:
-        run(tools.tool("mariadb-dump", *backups.DUMP, "--no-create-info", "--no-data", name), patience, target=target)
+    name = db.url.name
+    views = [view for (view,) in db.query(_VIEWS, (name,))]
+    with client(db.url) as tools:
+        run(tools.tool("mariadb-dump", *backups.PROGRAMS, name), patience, target=target)
         if views:
-            words = (*backups.DUMP[:2], "--no-data", "--skip-triggers", "--no-tablespaces", name, *views)
-            run(tools.tool("mariadb-dump", *words), patience, target=target)
-
-
-def _hand_over(holder: MysqlDatabase, waiting: MysqlDatabase, sql: str) -> None:
-    """Run a statement that waits for what another connection has locked, and release that once it waits."""
-
-    def release() -> None:
-        while True:
-            rows = holder.query(_STATE, (waiting.identity,))
-            if not rows or "aiting" in str(rows[0][0]) or finished:
-                break
-            time.sleep(_TICK)
-        holder.execute("UNLOCK TABLES")
-
-    finished: list[bool] = []
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        releasing = executor.submit(release)
-        try:
-            waiting.execute(sql)
-        finally:
-            finished.append(True)
-            releasing.result()
+            run(tools.tool("mariadb-dump", *backups.TABLES, "--no-data", name, *views), patience, target=target)

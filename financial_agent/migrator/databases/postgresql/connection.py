@@ -192,6 +192,11 @@ class PostgresqlDatabase(ServerDatabase):
         command = rf"\d {self.ledger(table)}"
         return f"psql {shlex.quote(self.name)} -c {shlex.quote(command)}"
 
+    def about(self) -> str:
+        ((version, recovering),) = self.query("SELECT current_setting('server_version'), pg_is_in_recovery()")
+        standby = ", a standby, which only answers questions" if recovering else ""
+        return f"PostgreSQL {version.partition(' ')[0]}{standby}, its ledger in the schema {self._ledger_schema}"
+
     @property
     def space_hint(self) -> str:
         return f"psql {shlex.quote(self.name)} -c 'SHOW data_directory', and there: df -h"
@@ -299,7 +304,8 @@ class PostgresqlDatabase(ServerDatabase):
         connection does the same."""
         try:
             if not self._connection.closed and self._is_open():
-                self._run("ROLLBACK")
+                # In one string: a pooler gives the connection to another behind the ROLLBACK, and these locks stay.
+                self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
         except StatementError:
             self._connection.close()
         finally:

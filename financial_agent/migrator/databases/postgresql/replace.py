@@ -6,7 +6,7 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from financial_agent.migrator.databases.postgresql import backups
 from financial_agent.migrator.databases.postgresql.connection import PostgresqlDatabase
 from financial_agent.migrator.databases.postgresql.tools import tool
 from financial_agent.migrator.databases.server_backups import Progress
-from financial_agent.migrator.databases.server_tools import Started, finish, started
+from financial_agent.migrator.databases.server_tools import Started, Tool, finish, started
 from financial_agent.migrator.databases.url import Url, parse
 from financial_agent.migrator.errors import DatabaseLocked
 from financial_agent.migrator.errors_server import ToolFailed
@@ -81,12 +81,14 @@ class Sole(PostgresqlDatabase):
 
     def _locked(self) -> DatabaseLocked:
         purpose = "for others to end what they do with its tables"
-        return DatabaseLocked(database=self.name, seconds=self._patience.seconds, purpose=purpose)
+        look = "SELECT * FROM pg_stat_activity WHERE datname = current_database();"
+        return DatabaseLocked(database=self.name, seconds=self._patience.seconds, purpose=purpose, look=look)
 
     def copy(self, target: Path, mode: int, progress: Progress) -> None:
         backups.write(self, self.address, target, self._patience, progress)
 
-    def replace_by(self, other: str, progress: Progress) -> None:
+    def replace_by(self, other: str, keep: Callable[[], None], progress: Progress, note: str) -> None:
+        keep()
         drops = "; ".join(sql for (sql,) in self.query(_DROPS))
         try:
             self._psql.run(f"SET client_min_messages = warning; {_LARGE_OBJECTS}; {drops}")

@@ -259,6 +259,14 @@ class SqliteDatabase:
     def look_hint(self, table: str) -> str:
         return f"sqlite3 {shlex.quote(self.name)} '.schema {table}'"
 
+    @property
+    def mend_hint(self) -> str:
+        return f"Restore a backup, or try: sqlite3 {shlex.quote(self.name)} .recover"
+
+    def about(self) -> str:
+        ((mode,),) = self.query("PRAGMA journal_mode")
+        return f"journal mode {mode}"
+
     def settle(self) -> None:
         """What a script sets is of no consequence to what is written in its transaction."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -34,9 +35,10 @@ class Sole(Copyable):
             raise
         return connection
 
-    def replace_by(self, other: str, progress: Progress) -> None:
+    def replace_by(self, other: str, keep: Callable[[], None], progress: Progress, note: str) -> None:
         """Take over the content of another database, which is not in WAL mode, in one transaction; the journal mode
         stays. Raises NoSpace, StatementError, Stopped."""
+        keep()
         with closing(Copyable(Path(other), patience=self._patience)) as source:
             # Pages of another size cannot go into a -wal (https://sqlite.org/c3ref/backup_finish.html).
             must_leave_wal = self.is_wal() and self.page_size() != source.page_size()
