@@ -378,6 +378,20 @@ class Workspace(Protocol):
         """How many bytes a copy takes."""
 
 
+class UndoneDatabase(Database, Protocol):
+    """A connection in one transaction, which is rolled back in the end; what else is a transaction is a part of it."""
+
+    def part(self) -> AbstractContextManager[None]:
+        """What is done inside is undone when the context ends."""
+
+    def tally(self) -> dict[str, tuple[int, int, int]]:
+        """By table, how many rows were inserted, updated and deleted since the transaction began."""
+
+    def remember(self, table: SchemaObject) -> Callable[[], TableChange] | None:
+        """Keep what the rows of a table are. Returns what tells how they differ from that, while the table has the same
+        columns; None for a table that is too large."""
+
+
 class SoleDatabase(Database, Protocol):
     """The only connection to a database: until it is closed, nobody else reads or writes."""
 

@@ -32,6 +32,7 @@ from financial_agent.migrator.databases.postgresql.problems import find_problems
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import DatabaseUnusable
+from financial_agent.migrator.lexer import tokens
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
@@ -233,6 +234,16 @@ class PostgresqlDatabase(ServerDatabase):
 
     def triggers(self, table: str) -> list[str]:
         return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self.written(table),))]
+
+    def cascades(self, drop_table: str) -> tuple[str, list[str]]:
+        from financial_agent.migrator.databases.postgresql.cascades import find_cascades  # few statements say CASCADE
+
+        words = tokens(drop_table, self.dialect)
+        effects = self.effects(drop_table)
+        if "CASCADE" not in map(str.upper, words) or not effects.destroyed or not effects.destroyed[0].name:
+            return "", []
+        head = f"{words[0].upper()} {', '.join(effect.name for effect in effects.destroyed)}"
+        return head, find_cascades(self.query, effects, words[0].upper())
 
     def problems(self, *, quick: bool = False) -> list[str]:
         return find_problems(self.query, quick=quick)
