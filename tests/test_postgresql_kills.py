@@ -1,4 +1,4 @@
-"""kill -9 of a run, and the end of its connections on the server, at any time; and a server that fails in the middle."""
+"""kill -9 of a run, and the end of its connections on the server, at any time; and a server that fails halfway."""
 
 from __future__ import annotations
 
