@@ -206,8 +206,8 @@ class SqliteDatabase(Hints):
             )
         return self._known_columns[table, definition]
 
-    def definitions(self) -> list[str]:
-        return definitions.ordered(self.objects(), self.query)
+    def script(self) -> str:
+        return definitions.text(self.objects(), self.query)
 
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
@@ -290,8 +290,7 @@ class SqliteDatabase(Hints):
             raise
         return self._connection.total_changes - before
 
-    def define(self, sql: str) -> None:
-        self.execute(sql)
+    define = execute
 
     def change(self, sql: str) -> int:
         self.execute(sql)
