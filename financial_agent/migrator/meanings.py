@@ -17,7 +17,10 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         None,
         "The file would be made, its folder not: a path that leads nowhere is more often a slip than a wish.",
     ),
-    "FA104": (None, "The file is there, and SQLite cannot open it, or it is no database."),
+    "FA104": (
+        None,
+        "The file, or the server, is there and cannot be used, or it is no database; or no server answers.",
+    ),
     "FA105": (None, "SQLite writes a journal beside the database, so it needs the right to write to the folder, too."),
     "FA106": (None, "A target is a number, a name, or a part of one name."),
     "FA107": (None, "A part of a name must belong to one migration only."),
