@@ -260,7 +260,7 @@ class Database(Protocol):
         """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
         database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
 
-    def define(self, sql: str) -> None:
+    def define(self, sql: str) -> object:
         """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
         it is committed where definitions are not transactional."""
 
@@ -283,8 +283,9 @@ class Database(Protocol):
     def objects(self) -> list[SchemaObject]:
         """The user's schema, by type and name."""
 
-    def definitions(self) -> list[str]:
-        """The SQL that makes the user's schema anew, in an order in which it runs: by kind and name."""
+    def script(self) -> str:
+        """The SQL that makes the user's schema anew, for the engine's own client: the same for equal schemas. To be
+        called inside `snapshot`."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""
@@ -375,6 +376,20 @@ class Workspace(Protocol):
 
     def size(self, database: str) -> int:
         """How many bytes a copy takes."""
+
+
+class UndoneDatabase(Database, Protocol):
+    """A connection in one transaction, which is rolled back in the end; what else is a transaction is a part of it."""
+
+    def part(self) -> AbstractContextManager[None]:
+        """What is done inside is undone when the context ends."""
+
+    def tally(self) -> dict[str, tuple[int, int, int]]:
+        """By table, how many rows were inserted, updated and deleted since the transaction began."""
+
+    def remember(self, table: SchemaObject) -> Callable[[], TableChange] | None:
+        """Keep what the rows of a table are. Returns what tells how they differ from that, while the table has the same
+        columns; None for a table that is too large."""
 
 
 class SoleDatabase(Database, Protocol):
