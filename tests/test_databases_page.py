@@ -118,7 +118,15 @@ def users(request: pytest.FixtureRequest) -> Iterator[Users]:
 def test_the_rights_of_the_page_are_enough(users: Users, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "financial_agent" / "migrations", tmp_path / "migrations")
     for url, words in {
-        users.migrations: ("migrate", "rollback --dry-run", "backup kept", "verify", "rollback --yes", "restore kept --yes", "check"),
+        users.migrations: (
+            "migrate",
+            "rollback --dry-run",
+            "backup kept",
+            "verify",
+            "rollback --yes",
+            "restore kept --yes",
+            "check",
+        ),
         users.app: ("status", "migrate"),
     }.items():
         for command in words:
