@@ -93,8 +93,9 @@ def overridden(
 
 
 def prepare_instance(settings: Settings, instance: Path) -> None:
-    """Make the instance folder when the database belongs there; any other missing folder may be a slip of the pen."""
-    if Path(settings.database).parent == instance:
+    """Make the instance folder when the database, or its backups, belong there; any other missing folder may be a slip
+    of the pen."""
+    if instance in (Path(settings.database).parent, settings.backups.folder.parent):
         try:
             instance.mkdir(parents=True, exist_ok=True)
         except OSError as error:

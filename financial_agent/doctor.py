@@ -18,7 +18,7 @@ from financial_agent.cli_render import note_json
 from financial_agent.cli_render_backup import size_text
 from financial_agent.config import Settings
 from financial_agent.migrator import adoption, backup_files, discovery, ledger, progress, session
-from financial_agent.migrator.databases import StatementError, connect, exists
+from financial_agent.migrator.databases import StatementError, connect, dialect_of, display_name, exists, is_file
 from financial_agent.migrator.environment import refuse_another
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.script import read
@@ -88,7 +88,7 @@ def _flask_commands() -> Iterator[Check]:
 
 def _folder(settings: Settings) -> Iterator[Check]:
     try:
-        files = discovery.discover(settings.directory, "sqlite")
+        files = discovery.discover(settings.directory, dialect_of(settings.database))
         for file in files:
             read(file)
         survey(files, _applied(settings), settings.environment.name)
@@ -108,15 +108,16 @@ def _applied(settings: Settings) -> list[str]:
 
 
 def _database(settings: Settings) -> Iterator[Check]:
+    name = display_name(settings.database)
     try:
         if not exists(settings.database):
-            yield Check("warn", "database", f"{settings.database} is not there yet", "Make it with: flask db migrate")
+            yield Check("warn", "database", f"{name} is not there yet", "Make it with: flask db migrate")
             return
         with closing(connect(settings.database, readonly=True)) as db:
             applied = ledger.entries(db)
             lost = adoption.is_lost(db)
-            (mode,) = db.query("PRAGMA journal_mode")[0]
-            problems = db.problems(quick=True)[:5]
+            about = db.about()
+            problems, mend = db.problems(quick=True)[:5], db.mend_hint
             orphans = db.orphans().total()
             stamp = ledger.environment(db)
             begun = progress.read(db)
@@ -124,9 +125,9 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield _failed("database", error)
         return
     except StatementError as error:
-        yield Check("fail", "database", str(error), f"Look at it with: sqlite3 {shlex.quote(settings.database)}")
+        yield Check("fail", "database", str(error), "Look at it with: flask db verify")
         return
-    yield Check("ok", "database", f"{settings.database}, {len(applied)} applied, journal mode {mode}")
+    yield Check("ok", "database", f"{name}, {len(applied)} applied, {about}")
     yield from _environment(stamp, settings)
     if lost:
         fix = "Record what the schema shows to have run, or learn what differs: flask db migrate"
@@ -135,21 +136,21 @@ def _database(settings: Settings) -> Iterator[Check]:
         what = f"{each.filename} was begun and is not done: {each.rows_changed:,} rows in {each.batches:,} batches"
         fix = f"Go on with it: flask db {'migrate' if each.direction == 'up' else 'rollback'}"
         yield Check("warn", "started", what, fix)
-    yield from _permissions(Path(settings.database))
+    if is_file(settings.database):
+        yield from _permissions(Path(settings.database))
     yield _backups(settings)
     if problems:
-        fix = f"Restore a backup, or try: sqlite3 {shlex.quote(settings.database)} .recover"
-        yield Check("fail", "integrity", "; ".join(problems), fix)
+        yield Check("fail", "integrity", "; ".join(problems), mend)
     else:
-        yield Check("ok", "integrity", "quick_check finds nothing")
+        yield Check("ok", "integrity", "the quick check finds nothing")
     if orphans:
-        fix = f"See them with: sqlite3 {shlex.quote(settings.database)} 'PRAGMA foreign_key_check'"
+        fix = "See of which tables with: flask db verify"
         yield Check("warn", "foreign keys", f"{orphans} rows without their parent", fix)
 
 
 def _environment(stamp: str | None, settings: Settings) -> Iterator[Check]:
     try:
-        refuse_another(settings.database, stamp, settings.environment)
+        refuse_another(display_name(settings.database), stamp, settings.environment)
     except MigratorError as error:
         yield _failed("environment", error)
     else:

@@ -184,7 +184,7 @@ def test_exit_codes_and_error_texts_are_those_of_the_flask_command(mistake: str,
     elif mistake == "no database folder":
         database = "nowhere/app.db"
     elif mistake == "server":
-        database = "postgresql://bob:secret@db/app"
+        database = "postgresql://bob:secret#@db/app"
     elif mistake == "failing":
         place.write("001_first.sql", "CREATE TABEL customers (id);")
     elif mistake == "refused":

@@ -203,4 +203,4 @@ class Journal:
 
 
 def _checksum(statement: Statement) -> str:
-    return hashlib.sha256(statement.text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256((statement.text + statement.data).encode("utf-8", "surrogateescape")).hexdigest()

@@ -38,7 +38,8 @@ def checksum_of(statements: Iterable[Statement], count: int | None = None) -> st
     digest = hashlib.sha256()
     for statement in islice(statements, count):
         directive = batch_of(statement)
-        digest.update(repr((directive and directive.text, statement.text)).encode("utf-8", "surrogateescape"))
+        text = statement.text + statement.data
+        digest.update(repr((directive and directive.text, text)).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from financial_agent.migrator.errors_run import DiskFull, Interrupted
 from financial_agent.migrator.events import Checking, Event, Ticked
 from financial_agent.migrator.finding import Finding
 from financial_agent.migrator.plan import Step
-from financial_agent.migrator.rehearsal import Notes, differences_that_count
+from financial_agent.migrator.rehearsed import Notes, differences_that_count
 from financial_agent.migrator.schema import Difference, read
 from financial_agent.migrator.script import Migration
 

@@ -22,27 +22,29 @@ _DEFINING = {
 }
 # What moves data on a server, or says who may do what with it.
 _ROWS = {
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "REPLACE",
-    "MERGE",
-    "COPY",
-    "LOAD",
-    "TRUNCATE",
-    "VALUES",
-    "WITH",
-    "GRANT",
-    "REVOKE",
+    *(
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "REPLACE",
+        "MERGE",
+        "COPY",
+        "LOAD",
+        "TRUNCATE",
+        "VALUES",
+        "WITH",
+        "GRANT",
+        "REVOKE",
+    ),
+    *("ANALYZE", "VACUUM", "REINDEX", "REFRESH", "OPTIMIZE", "EXPLAIN", "NOTIFY", "LOCK"),
 }
-_ROWS |= {"ANALYZE", "VACUUM", "REINDEX", "REFRESH", "OPTIMIZE", "EXPLAIN", "NOTIFY", "LOCK"}
 # What a PRAGMA names that changes what ALTER TABLE does, or whether the schema's own table can be written.
 _SETTINGS = ("foreign_keys", "legacy_alter_table", "writable_schema", "schema_version")
 _SCHEMA_TABLES = ("sqlite_schema", "sqlite_master")
 
 
 class CannotReplay(Exception):
-    """A migration does not run on a scratch database: it needs rows, another database, or a module that is missing here."""
+    """A migration does not run on a scratch database: it needs rows, another database, or what is missing here."""
 
     def __init__(self, filename: str, why: str) -> None:
         super().__init__(f"{filename} cannot be replayed: {why}")

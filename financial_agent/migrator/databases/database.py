@@ -232,6 +232,13 @@ class Database(Protocol):
         """What to type to look at a table's definition."""
 
     @property
+    def mend_hint(self) -> str:
+        """What to do when it is damaged."""
+
+    def about(self) -> str:
+        """What it is, in a few words."""
+
+    @property
     def in_transaction(self) -> bool: ...
 
     def quoted(self, name: str) -> str:
@@ -276,8 +283,9 @@ class Database(Protocol):
     def objects(self) -> list[SchemaObject]:
         """The user's schema, by type and name."""
 
-    def definitions(self) -> list[str]:
-        """The SQL that makes the user's schema anew, in an order in which it runs: by kind and name."""
+    def script(self) -> str:
+        """The SQL that makes the user's schema anew, for the engine's own client: the same for equal schemas. To be
+        called inside `snapshot`."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""
@@ -368,6 +376,20 @@ class Workspace(Protocol):
 
     def size(self, database: str) -> int:
         """How many bytes a copy takes."""
+
+
+class UndoneDatabase(Database, Protocol):
+    """A connection in one transaction, which is rolled back in the end; what else is a transaction is a part of it."""
+
+    def part(self) -> AbstractContextManager[None]:
+        """What is done inside is undone when the context ends."""
+
+    def tally(self) -> dict[str, tuple[int, int, int]]:
+        """By table, how many rows were inserted, updated and deleted since the transaction began."""
+
+    def remember(self, table: SchemaObject) -> Callable[[], TableChange] | None:
+        """Keep what the rows of a table are. Returns what tells how they differ from that, while the table has the same
+        columns; None for a table that is too large."""
 
 
 class SoleDatabase(Database, Protocol):

@@ -123,6 +123,8 @@ class ServerDatabase:
 
     # What is the same.
 
+    mend_hint = "Do what is told with each of them; what is damaged comes back from a backup: flask db backups"
+
     def effects(self, sql: str) -> Effects:
         return find_effects(sql, self.dialect, self.home)
 

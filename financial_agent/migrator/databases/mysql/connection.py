@@ -123,6 +123,10 @@ class MysqlDatabase(ServerDatabase):
     def space_hint(self) -> str:
         return "SELECT @@datadir; and there, on the server: df -h"
 
+    def about(self) -> str:
+        ((version,),) = self.query("SELECT version()")
+        return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
+
     def look_hint(self, table: str) -> str:
         return f"SHOW CREATE TABLE {self.ledger(table)};"
 
@@ -191,8 +195,10 @@ class MysqlDatabase(ServerDatabase):
     def objects(self) -> list[SchemaObject]:
         return schema.objects(self.query, self.url.name)
 
-    def definitions(self) -> list[str]:
-        return schema.definitions(self.objects())
+    def script(self) -> str:
+        from financial_agent.migrator.databases.mysql import dump
+
+        return dump.text(self.objects(), self.query)
 
     def fingerprint(self) -> str:
         return schema.fingerprint(self.query)

@@ -32,6 +32,7 @@ from financial_agent.migrator.databases.postgresql.problems import find_problems
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import DatabaseUnusable
+from financial_agent.migrator.lexer import tokens
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
@@ -191,6 +192,11 @@ class PostgresqlDatabase(ServerDatabase):
         command = rf"\d {self.ledger(table)}"
         return f"psql {shlex.quote(self.name)} -c {shlex.quote(command)}"
 
+    def about(self) -> str:
+        ((version, recovering),) = self.query("SELECT current_setting('server_version'), pg_is_in_recovery()")
+        standby = ", a standby, which only answers questions" if recovering else ""
+        return f"PostgreSQL {version.partition(' ')[0]}{standby}, its ledger in the schema {self._ledger_schema}"
+
     @property
     def space_hint(self) -> str:
         return f"psql {shlex.quote(self.name)} -c 'SHOW data_directory', and there: df -h"
@@ -212,16 +218,32 @@ class PostgresqlDatabase(ServerDatabase):
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # nobody waits for it
 
     def objects(self) -> list[SchemaObject]:
-        return schema.objects(self._run(catalogue.questions(self._home, is_inside=self._is_open())))
+        return schema.objects(self._run(self._questions()))
 
-    def definitions(self) -> list[str]:
-        return [each.sql for each in self.objects()]
+    def _questions(self) -> str:
+        return catalogue.questions(self._home, self._ledger_schema, is_inside=self._is_open())
+
+    def script(self) -> str:
+        from financial_agent.migrator.databases.postgresql import dump
+
+        ((snapshot,),) = self.query("SELECT pg_export_snapshot()")
+        return dump.text(self.url, snapshot, [self.ledger(table) for table in LEDGER_TABLES], self._patience)
 
     def fingerprint(self) -> str:
         return schema.fingerprint(self.objects())
 
     def triggers(self, table: str) -> list[str]:
         return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self.written(table),))]
+
+    def cascades(self, drop_table: str) -> tuple[str, list[str]]:
+        from financial_agent.migrator.databases.postgresql.cascades import find_cascades  # few statements say CASCADE
+
+        words = tokens(drop_table, self.dialect)
+        effects = self.effects(drop_table)
+        if "CASCADE" not in map(str.upper, words) or not effects.destroyed or not effects.destroyed[0].name:
+            return "", []
+        head = f"{words[0].upper()} {', '.join(effect.name for effect in effects.destroyed)}"
+        return head, find_cascades(self.query, effects, words[0].upper())
 
     def problems(self, *, quick: bool = False) -> list[str]:
         return find_problems(self.query, quick=quick)
@@ -288,7 +310,8 @@ class PostgresqlDatabase(ServerDatabase):
         connection does the same."""
         try:
             if not self._connection.closed and self._is_open():
-                self._run("ROLLBACK")
+                # In one string: a pooler gives the connection to another behind the ROLLBACK, and these locks stay.
+                self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
         except StatementError:
             self._connection.close()
         finally:

@@ -47,7 +47,6 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         try:
-            self._connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
             self._until(self._take, lambda: self._ask(_HOLDERS.format(key=self._key)))
         except BaseException as error:
             self._connection.close()
@@ -82,7 +81,13 @@ class RunLock:
         self._until(lambda: not query(_OTHERS), lambda: query(_OTHERS))
 
     def _take(self) -> bool:
-        return self._ask(f"SELECT pg_try_advisory_xact_lock({self._key})") == [(True,)]
+        # Who has not got it leaves the transaction at once, and with it the pooler's connection to the server: the
+        # holder may need that.
+        self._connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+        if self._ask(f"SELECT pg_try_advisory_xact_lock({self._key})") == [(True,)]:
+            return True
+        self._connection.execute("ROLLBACK")
+        return False
 
     def _ask(self, sql: str) -> Sequence[Row]:
         return self._connection.execute(sql).fetchall()
