@@ -186,5 +186,5 @@ def test_a_node_without_a_majority_is_refused(galera: Galera, place: Place) -> N
     until(lambda: galera.status(0, "wsrep_ready") == "OFF")
     error = place.fails(0, PATIENT)
     assert isinstance(error, NodeUnready)
-    assert error.exit_code == 5
+    assert (error.code, error.exit_code) == ("FA506", 5)
     assert "wsrep_cluster_status = non-Primary" in error.message
