@@ -53,8 +53,9 @@ def test_the_ledger_is_in_the_schema_that_is_configured_and_made_there_by_the_fi
     assert runner.pending(url, place.directory) == []
 
 
-def test_two_applications_share_a_database_with_a_ledger_each(place: Place, tmp_path: Path) -> None:
-    first, second = (with_option(place.url, f"ledger_schema={name}") for name in ("one", "two"))
+def test_two_applications_share_a_database_with_a_schema_each(place: Place, tmp_path: Path) -> None:
+    place.run("CREATE SCHEMA one", "CREATE SCHEMA two")
+    first, second = (with_option(place.url, f"options=-csearch_path%3D{name}") for name in ("one", "two"))
     other = tmp_path / "other"
     other.mkdir()
     (other / "001_order.sql").write_text("CREATE TABLE an_order (id integer);")
@@ -64,6 +65,8 @@ def test_two_applications_share_a_database_with_a_ledger_each(place: Place, tmp_
     runner.migrate(first, place.directory, control=QUICK)
     assert place.rows("SELECT filename FROM one._migrations") == [("001_account.sql",)]
     assert place.rows("SELECT filename FROM two._migrations") == [("001_order.sql",)]
+    with closing(connect(first)) as asked:
+        assert list(asked.tables()) == ["account"]
 
 
 def test_nothing_that_a_script_sets_leaks_into_the_ledger_or_the_next_file(place: Place) -> None:

@@ -268,7 +268,7 @@ class Database(Protocol):
         """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
         database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
 
-    def define(self, sql: str) -> None:
+    def define(self, sql: str) -> object:
         """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
         it is committed where definitions are not transactional."""
 
@@ -314,8 +314,9 @@ class Database(Protocol):
     def objects(self) -> list[SchemaObject]:
         """The user's schema, by type and name."""
 
-    def definitions(self) -> list[str]:
-        """The SQL that makes the user's schema anew, in an order in which it runs: by kind and name."""
+    def script(self) -> str:
+        """The SQL that makes the user's schema anew, for the engine's own client: the same for equal schemas. To be
+        called inside `snapshot`."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""

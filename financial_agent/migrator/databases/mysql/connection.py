@@ -196,8 +196,10 @@ class MysqlDatabase(ServerDatabase):
     def objects(self) -> list[SchemaObject]:
         return schema.objects(self.query, self.url.name)
 
-    def definitions(self) -> list[str]:
-        return schema.definitions(self.objects())
+    def script(self) -> str:
+        from financial_agent.migrator.databases.mysql import dump
+
+        return dump.text(self.objects(), self.query)
 
     def fingerprint(self) -> str:
         return schema.fingerprint(self.query)

@@ -18,13 +18,16 @@ SELECT CASE WHEN n.nspname = ? THEN '' ELSE quote_ident(n.nspname) || '.' END ||
 FROM pg_constraint o JOIN pg_class c ON c.oid = o.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE o.contype = 'f' AND o.conrelid = to_regclass(?) ORDER BY o.conname"""
 
+_OURS = "«ours»"  # stands for the schemas that this application's own objects may be in beside its ledger
 _LEDGER = ", ".join(f"'{name}'" for name in LEDGER_TABLES)
 
 
 def _own(catalog: str, oid: str) -> str:
-    """Neither the server's own objects nor those of an extension."""
+    """Neither the server's own objects nor those of an extension, nor of an application with a ledger of its own."""
     return f"""\
 n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'
+AND n.nspname NOT IN (SELECT o.nspname FROM pg_class m JOIN pg_namespace o ON o.oid = m.relnamespace
+WHERE m.relname = '_migrations' AND m.relkind = 'r' AND o.nspname NOT IN ({_OURS}))
 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '{catalog}'::regclass AND d.objid = {oid}
 AND d.deptype = 'e')"""
 
@@ -148,7 +151,7 @@ LEFT JOIN pg_attribute a ON d.objsubid > 0 AND a.attrelid = c.oid AND a.attnum =
 )
 
 
-def questions(home: str, *, is_inside: bool) -> str:
+def questions(home: str, ledger: str, *, is_inside: bool) -> str:
     """The questions, in one string. Names that are not of the home schema come with their own: for that the search path
     is set, and set back, whatever happens."""
     quoted = '"' + home.replace('"', '""') + '"'
@@ -156,6 +159,7 @@ def questions(home: str, *, is_inside: bool) -> str:
     if not is_inside:
         before, behind = "BEGIN READ ONLY", "ROLLBACK"
     asked = "; ".join((_COLUMNS, _CONSTRAINTS, _TABLES, " UNION ALL ".join(_OTHERS)))
+    asked = asked.replace(_OURS, f"{_literal(home)}, {_literal(ledger)}")
     return f"{before}; SET LOCAL search_path = {quoted}; SELECT {_literal(home)}; {asked}; {behind}"
 
 

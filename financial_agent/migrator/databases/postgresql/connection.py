@@ -228,10 +228,16 @@ class PostgresqlDatabase(ServerDatabase):
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # nobody waits for it
 
     def objects(self) -> list[SchemaObject]:
-        return schema.objects(self._run(catalogue.questions(self._home, is_inside=self._is_open())))
+        return schema.objects(self._run(self._questions()))
 
-    def definitions(self) -> list[str]:
-        return [each.sql for each in self.objects()]
+    def _questions(self) -> str:
+        return catalogue.questions(self._home, self._ledger_schema, is_inside=self._is_open())
+
+    def script(self) -> str:
+        from financial_agent.migrator.databases.postgresql import dump
+
+        ((snapshot,),) = self.query("SELECT pg_export_snapshot()")
+        return dump.text(self.url, snapshot, [self.ledger(table) for table in LEDGER_TABLES], self._patience)
 
     def fingerprint(self) -> str:
         return schema.fingerprint(self.objects())
