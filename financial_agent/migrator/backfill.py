@@ -46,7 +46,7 @@ class Backfill:
         adds = _adds(statement)
         before = limit = self._db.size(table)
         changed = 0
-        while rows := self._batch(statement, at):
+        while rows := patiently(partial(self._batch, statement, at), self._control):
             changed += rows
             self._control.report(Batched(self._step.filename, table, changed, None if adds else before))
             if changed > limit:

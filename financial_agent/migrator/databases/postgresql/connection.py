@@ -19,6 +19,7 @@ from financial_agent.migrator.databases.database import (
     Busy,
     CommitLost,
     ConnectionLost,
+    ForeignKey,
     Orphan,
     Patience,
     Row,
@@ -221,6 +222,15 @@ class PostgresqlDatabase(ServerDatabase):
 
     def tables(self) -> dict[str, list[str]]:
         return {each.name: [column.name for column in each.columns] for each in self.objects() if each.type == "table"}
+
+    def spelled_out(self, type_: str) -> str:
+        sql = "SELECT string_agg(quote_literal(enumlabel), ' ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = "
+        ((values,),) = self.query(f"{sql}to_regtype(?)", (type_,))
+        return f"ENUM {values}" if values else type_
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        rows = self.query(catalogue.FOREIGN_KEYS_OF, (self.home, self.written(table)))
+        return [ForeignKey(tuple(own.split("\n")), parent, tuple(theirs.split("\n"))) for parent, own, theirs in rows]
 
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         wanted = ", ".join(["count(*)", *(f"count({self.quoted(column)})" for column in columns)])
