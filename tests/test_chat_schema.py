@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.chat_stores import TABLES, VERSIONS, Store, connected
+from financial_agent.migrator import check
+from financial_agent.migrator.control import Control
+from tests.chat_stores import MIGRATIONS, TABLES, VERSIONS, Store, connected
 
 ENGINES = ("sqlite", "postgresql", "mysql")
 STORES = (*ENGINES, "sqlite with recursive triggers")  # which a client may have switched on
@@ -580,6 +582,13 @@ def test_charts_come_and_go_without_touching_other_columns(bare: Store) -> None:
     assert bare.rows("SELECT chart_data FROM chat_messages") == [(None,)]
     bare.run_down("004")
     assert bare.rows("SELECT * FROM chat_messages, conversations") == before
+
+
+@pytest.mark.slow
+def test_each_way_back_is_proven_with_rows(bare: Store) -> None:
+    report = check.check(MIGRATIONS, database=bare.url, control=Control())
+    # 002 makes counters true, and its down section does not make them false again.
+    assert [(each.code, each.filename) for each in report.findings] == [("FA655", "002_create_chat_messages.sql")]
 
 
 # Writers at the same time, which SQLite does not have.

@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS conversations (
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Unless the client changed it itself: an import keeps its times.
-CREATE TRIGGER conversations_set_updated_at
+CREATE TRIGGER IF NOT EXISTS conversations_set_updated_at
 BEFORE UPDATE ON conversations
 FOR EACH ROW
 SET NEW.updated_at = IF(NEW.updated_at = OLD.updated_at, UTC_TIMESTAMP(3), NEW.updated_at);

@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS chat_messages (
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The rule for the counters. It runs whenever somebody changes them, so a wrong value from a client does not stay either.
-CREATE TRIGGER conversations_recount
+CREATE TRIGGER IF NOT EXISTS conversations_recount
 BEFORE UPDATE ON conversations
 FOR EACH ROW
 BEGIN
@@ -76,7 +76,7 @@ END;
 -- A new conversation has no messages, whatever it claims: REPLACE takes those along that the one before it had. Only with
 -- foreign keys off, as when a dump is loaded, can messages be there first. The rule stands here once more, because dumps
 -- leave out a procedure for both, unless they are made with --routines.
-CREATE TRIGGER conversations_recount_inserted
+CREATE TRIGGER IF NOT EXISTS conversations_recount_inserted
 BEFORE INSERT ON conversations
 FOR EACH ROW
 BEGIN
@@ -95,7 +95,7 @@ END;
 
 -- Gives the next number. This locks the conversation before InnoDB looks for it on behalf of the foreign key: that would
 -- be a shared lock, and two writers that hold one cannot both go on to count.
-CREATE TRIGGER chat_messages_number_inserted
+CREATE TRIGGER IF NOT EXISTS chat_messages_number_inserted
 BEFORE INSERT ON chat_messages
 FOR EACH ROW
 BEGIN
@@ -113,7 +113,7 @@ BEGIN
 END;
 
 -- The same when a message is moved: SET conversation_id = …, sequence = 0 puts it at the other one's end.
-CREATE TRIGGER chat_messages_number_updated
+CREATE TRIGGER IF NOT EXISTS chat_messages_number_updated
 BEFORE UPDATE ON chat_messages
 FOR EACH ROW
 BEGIN
@@ -131,13 +131,13 @@ BEGIN
 END;
 
 -- One more is only how these say that something changed: conversations_recount puts the true number there.
-CREATE TRIGGER chat_messages_count_inserted
+CREATE TRIGGER IF NOT EXISTS chat_messages_count_inserted
 AFTER INSERT ON chat_messages
 FOR EACH ROW
 UPDATE conversations SET message_count = message_count + 1 WHERE id = NEW.conversation_id;
 
 -- Both conversations, for a message can move; the condition keeps an update that changes nothing from touching them.
-CREATE TRIGGER chat_messages_count_updated
+CREATE TRIGGER IF NOT EXISTS chat_messages_count_updated
 AFTER UPDATE ON chat_messages
 FOR EACH ROW
 UPDATE conversations
@@ -147,7 +147,7 @@ WHERE id IN (OLD.conversation_id, NEW.conversation_id)
         <> (NEW.conversation_id, NEW.sequence, NEW.is_active, NEW.created_at);
 
 -- REPLACE fires it, too. The cascade from a conversation does not, which is harmless: its counters go with it.
-CREATE TRIGGER chat_messages_count_deleted
+CREATE TRIGGER IF NOT EXISTS chat_messages_count_deleted
 AFTER DELETE ON chat_messages
 FOR EACH ROW
 UPDATE conversations SET message_count = message_count + 1 WHERE id = OLD.conversation_id;

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS conversation_summaries (
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- As conversations_set_updated_at in 001.
-CREATE TRIGGER conversation_summaries_set_updated_at
+CREATE TRIGGER IF NOT EXISTS conversation_summaries_set_updated_at
 BEFORE UPDATE ON conversation_summaries
 FOR EACH ROW
 SET NEW.updated_at = IF(NEW.updated_at = OLD.updated_at, UTC_TIMESTAMP(3), NEW.updated_at);

@@ -25,6 +25,7 @@ _TRIES = 100  # for one row
 
 Values = tuple[Value, ...]
 
+_quoted = re.compile(r"[\"`']([^\"`']+)[\"`']")
 _refused_columns = re.compile(r"\.([^.,]+)(?=,|$)")
 
 
@@ -73,7 +74,7 @@ def _parents_first(objects: Sequence[SchemaObject], keys: dict[str, list[Foreign
 def _fill_table(db: Database, table: SchemaObject, keys: Sequence[ForeignKey]) -> None:
     """Raises _Refused when not even one row fits."""
     (before,) = db.counts(table.name, [])
-    checks = list(checks_of(table.sql))
+    checks = list(checks_of(table.sql, db.dialect))
     filled = 0
     for number in range(before + 1, before + ROWS + 1):
         filled += _add_row(db, table, checks, _slots(db, table, checks, keys, number), number)
@@ -176,13 +177,15 @@ def _insert(db: Database, sql: str, row: Sequence[Value]) -> str | None:
 def _suspects(refusal: str, slots: Sequence[_Slot], checks: Iterable[Check]) -> list[int]:
     """The slots whose values may be at fault."""
     what, _, detail = refusal.partition(" constraint failed")
-    detail = detail.removeprefix(": ")
-    if what == "CHECK":
-        guilty = [check for check in checks if check.name == detail] or list(checks)
+    # SQLite names what refuses at the end, others in quotes.
+    quoted = _quoted.findall(refusal)
+    guilty = [check for check in checks if check.name and check.name in (detail.removeprefix(": "), *quoted)]
+    if guilty or what == "CHECK":
+        guilty = guilty or list(checks)
         found = [at for at, slot in enumerate(slots) if any(c.concerns(n) for c in guilty for n in slot.columns)]
-    elif what == "FOREIGN KEY":
+    elif what == "FOREIGN KEY" or "foreign key" in refusal:
         found = [at for at, slot in enumerate(slots) if slot.is_key]
     else:
-        named = {name.lower() for name in _refused_columns.findall(refusal)}
+        named = {name.lower() for name in (*_refused_columns.findall(refusal), *quoted)}
         found = [at for at, slot in enumerate(slots) if named & {name.lower() for name in slot.columns}]
     return found or list(range(len(slots)))

@@ -40,9 +40,9 @@ class Check:
         return column.lower() in {unquoted(word).lower() for word in self.words}
 
 
-def checks_of(sql: str) -> Iterator[Check]:
+def checks_of(sql: str, dialect: str) -> Iterator[Check]:
     """The CHECKs of a table, from its CREATE TABLE."""
-    words = tokens(sql)
+    words = tokens(sql, dialect)
     for at, word in enumerate(words[:-1]):
         if word.upper() == "CHECK" and words[at + 1] == "(":
             name = unquoted(words[at - 1]) if words[at - 2].upper() == "CONSTRAINT" else ""

@@ -60,6 +60,9 @@ _FORGET = (
     "SELECT pg_advisory_unlock_all()"
 )
 
+# Which the server answers as it does a ROLLBACK.
+_to_savepoint = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)
+
 
 class PostgresqlDatabase(ServerDatabase):
     """One connection to one database. The ledger's schema is found when it is opened, and stays."""
@@ -162,7 +165,7 @@ class PostgresqlDatabase(ServerDatabase):
         if _copy_out.match(sql):
             raise StatementError("COPY … TO stdout: nobody reads what it would write", 0)
         found = self._run(sql, parameters)
-        if self._inside and any(map(results.ends_transaction, found)):
+        if self._inside and not _to_savepoint.match(sql) and any(map(results.ends_transaction, found)):
             self._ended = True
         return results.names(found[-1]), results.rows(found[-1]), sum(map(results.changed, found))
 
