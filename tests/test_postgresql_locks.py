@@ -297,3 +297,26 @@ def test_a_server_that_works_for_a_run_that_was_killed_stops_and_the_next_one_go
     place.write({"002_slow": "CREATE TABLE slow (n integer);"})
     assert place.migrate(Control(wait=60)) == ["002_slow"]
     assert place.events()[-2:] == [("failure", "002_slow"), ("apply", "002_slow")]
+
+
+def test_what_a_run_cleans_up_behind_itself_is_not_stopped_with_it(place: Place) -> None:
+    """However slow the server is: else the next run would take it for killed."""
+    place.write({"002_slow": "CREATE TABLE slow (n integer);\nSELECT pg_sleep(3600);"})
+    sleeping = f"{RUNNING} AND query LIKE '%pg_sleep%' AND state = 'active'"
+    with ExitStack() as stack:
+
+        def stop() -> int | None:
+            if not place.rows(sleeping):
+                return None
+            other = stack.enter_context(holding(place.url, "LOCK TABLE _migration_attempt"))
+            timer = threading.Timer(1, lambda: other.execute("COMMIT"))
+            stack.callback(timer.join)
+            timer.start()
+            stops.append(15)
+            return 15
+
+        stops: list[int] = []
+        error = place.fails(Control(wait=30, stop=lambda: stops[0] if stops else stop()))
+    assert error.exit_code == 143
+    assert "nothing of the failed run of 002_slow.sql remains" in error.state
+    assert place.rows("SELECT note FROM _migration_attempt") == []

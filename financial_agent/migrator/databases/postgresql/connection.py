@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -79,8 +78,7 @@ class PostgresqlDatabase(ServerDatabase):
     }
 
     def __init__(self, address: str, url: Url, *, readonly: bool, patience: Patience) -> None:
-        super().__init__(address, url, readonly=readonly, patience=replace(patience, stop=self._stop))
-        self._asked_to_stop = patience.stop
+        super().__init__(address, url, readonly=readonly, patience=patience)
         self._is_pooled = False
         self._blockers: Blockers | None = None
         self._inside = False  # of the context of `transaction`
@@ -117,7 +115,7 @@ class PostgresqlDatabase(ServerDatabase):
     def _stop(self, purpose: str) -> bool:
         if self._blockers:
             self._blockers.look()
-        return self._asked_to_stop(purpose)
+        return super()._stop(purpose)
 
     @property
     def _lock_timeout(self) -> float:
@@ -332,7 +330,8 @@ class PostgresqlDatabase(ServerDatabase):
         try:
             if not self._connection.closed and self._is_open():
                 # In one string: a pooler gives the connection to another behind the ROLLBACK, and these locks stay.
-                self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
+                with self._to_the_end():
+                    self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
         except StatementError:
             self._connection.close()
         finally:
