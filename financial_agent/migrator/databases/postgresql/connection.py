@@ -289,7 +289,8 @@ class PostgresqlDatabase(ServerDatabase):
             return concurrently.run(self.query, super().execute, sql)
         finally:
             if not self._is_pooled and not self._connection.closed:
-                self._run(f"SET lock_timeout = {_milliseconds(self._lock_timeout)}")
+                with self._to_the_end():
+                    self._run(f"SET lock_timeout = {_milliseconds(self._lock_timeout)}")
 
     def enforce_foreign_keys(self, enforce: bool) -> None:
         """They are always enforced: no table has to be rebuilt here."""
@@ -299,9 +300,10 @@ class PostgresqlDatabase(ServerDatabase):
 
     @contextmanager
     def transaction(self, *, foreign_keys: bool = True) -> Iterator[Counter[Orphan]]:
-        self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._local_limits()}")
+        limits = self._local_limits()
         self._inside, self._ended = True, False
         try:
+            self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}")
             if self.url.ledger_schema:
                 self._make_schema()
             yield Counter()
@@ -318,7 +320,8 @@ class PostgresqlDatabase(ServerDatabase):
         if self._lock:
             self._lock.ensure()
         try:
-            (done,) = self._run("COMMIT")
+            with self._to_the_end():  # who is asked to stop meanwhile could not tell what became of it
+                (done,) = self._run("COMMIT")
         except ConnectionLost as error:
             raise CommitLost(str(error)) from None
         if done.command_status == b"ROLLBACK":
