@@ -100,7 +100,7 @@ def test_two_databases_of_one_engine_are_compared(
         runner.migrate(other, folder, target="1")
         (missing, differing) = verify.verify(url, folder, against=other, control=Control()).findings
     assert missing.filename == "002_add_age.sql"
-    assert [each.columns for each in differing.differences][0][0].startswith("column age int")
+    assert differing.differences[0].columns[0].startswith("column age int")
 
 
 def test_databases_of_two_engines_are_compared_by_what_they_have_in_common(

@@ -141,8 +141,8 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     ),
     "FA325": (
         "what a run made for its connection is gone",
-        "Temporary tables, and variables whose value came from the data, go with the connection of the run that "
-        "failed. What stands behind would find no table, or NULL, and do something else.",
+        "Temporary tables, and variables whose value came from the data, go with the connection of the run that failed."
+        " What stands behind would find no table, or NULL, and do something else.",
     ),
     "FA401": (None, "DROP TABLE deletes the rows first, and each of them takes its children with it."),
     "FA402": (None, "There is no down section, or none that can be used."),

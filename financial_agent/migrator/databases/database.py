@@ -50,6 +50,14 @@ class Column(NamedTuple):
     generated: bool
 
 
+class ForeignKey(NamedTuple):
+    """Which columns of a table refer to which of another. `parent_columns` is empty for the parent's primary key."""
+
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...] = ()
+
+
 class SchemaObject(NamedTuple):
     """A table, index, trigger or view of the user's. `table` is the one it belongs to; only tables have columns."""
 
@@ -273,6 +281,29 @@ class Database(Protocol):
 
     def tables(self) -> dict[str, list[str]]:
         """Every table of the user's with its columns."""
+
+    def fillable(self) -> dict[str, str]:
+        """The tables of the user's that rows can be put into, each with its definition."""
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        """Those that a table has."""
+
+    @property
+    def default_row(self) -> str:
+        """What an INSERT says behind the table's name to leave everything to the defaults."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a value that is given as text becomes one of its column's type."""
+
+    def counts_up(self, table: SchemaObject, column: Column) -> bool:
+        """Whether a column is given a number by itself where an INSERT leaves it out."""
+
+    def spelled_out(self, type_: str) -> str:
+        """A column's type; of one of the user's that lists its values, those, too, each in quotes."""
+
+    def is_recent(self, table: str, column: str) -> bool:
+        """Whether a column holds a moment of the last day, or of later."""
 
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         """The number of a table's rows, and then, for each column, of those with a value."""

@@ -14,6 +14,7 @@ from financial_agent.migrator.databases import (
     Borrowing,
     CommitLost,
     ConnectionLost,
+    ForeignKey,
     Orphan,
     OrphansLeft,
     Patience,
@@ -61,6 +62,7 @@ class MysqlDatabase(ServerDatabase):
 
     dialect = "mysql"
     has_transactional_ddl = False
+    default_row = "() VALUES ()"
     ledger_types: Mapping[str, str] = {
         "id": "BIGINT PRIMARY KEY AUTO_INCREMENT",
         "name": "VARCHAR(255) UNIQUE NOT NULL",
@@ -203,6 +205,9 @@ class MysqlDatabase(ServerDatabase):
 
     def tables(self) -> dict[str, list[str]]:
         return schema.tables(self.query)
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        return schema.foreign_keys(self.query, table)
 
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         wanted = ", ".join(["count(*)", *(f"count({self.quoted(column)})" for column in columns)])

@@ -8,6 +8,16 @@ COLUMNS_OF = """\
 SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"""
 TRIGGERS_OF = "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(?) AND NOT tgisinternal ORDER BY tgname"
 
+# The columns of a key, in their order, stand a line each.
+FOREIGN_KEYS_OF = """\
+SELECT CASE WHEN n.nspname = ? THEN '' ELSE quote_ident(n.nspname) || '.' END || quote_ident(c.relname),
+(SELECT string_agg(a.attname, E'\\n' ORDER BY k.place) FROM unnest(o.conkey) WITH ORDINALITY AS k (number, place)
+ JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.number),
+(SELECT string_agg(a.attname, E'\\n' ORDER BY k.place) FROM unnest(o.confkey) WITH ORDINALITY AS k (number, place)
+ JOIN pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.number)
+FROM pg_constraint o JOIN pg_class c ON c.oid = o.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE o.contype = 'f' AND o.conrelid = to_regclass(?) ORDER BY o.conname"""
+
 _OURS = "«ours»"  # stands for the schemas that this application's own objects may be in beside its ledger
 _LEDGER = ", ".join(f"'{name}'" for name in LEDGER_TABLES)
 
@@ -95,7 +105,7 @@ WHERE {_own("pg_proc", "p.oid")}""",
 SELECT 'trigger', n.nspname, g.tgname, c.oid::regclass::text, pg_get_triggerdef(g.oid, true)
 || CASE g.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' DISABLED' WHEN 'R' THEN ' ON REPLICA' ELSE ' ALWAYS' END
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT g.tgisinternal AND {_own("pg_trigger", "g.oid")}""",
+WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND {_own("pg_trigger", "g.oid")}""",
     f"""\
 SELECT 'type', n.nspname, t.typname, '', 'CREATE TYPE ' || format_type(t.oid, NULL) || ' AS ' || CASE t.typtype
 WHEN 'e' THEN 'ENUM (' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)

@@ -39,6 +39,7 @@ from financial_agent.migrator.databases.sqlite.foreign_keys import find_cascades
 from financial_agent.migrator.databases.sqlite.hints import Hints, holders, locked
 from financial_agent.migrator.databases.sqlite.problems import find_problems
 from financial_agent.migrator.databases.sqlite.rebuild import SqliteRebuilding
+from financial_agent.migrator.databases.sqlite.samples import Samples
 from financial_agent.migrator.databases.sqlite.unusable import unusable
 from financial_agent.migrator.errors import (
     DatabaseFolderMissing,
@@ -61,7 +62,7 @@ OR tbl_name NOT IN ('_migrations', '_migration_history', '_migration_progress',
 Result = TypeVar("Result")
 
 
-class SqliteDatabase(Hints):
+class SqliteDatabase(Hints, Samples):
     """One connection to one file."""
 
     dialect = "sqlite"
@@ -241,15 +242,11 @@ class SqliteDatabase(Hints):
         return find_effects(self._connection, sql)
 
     reach = staticmethod(find_reach)
-    quoted = staticmethod(quoted)
 
     def rebuild(self, rebuild: Rebuild) -> SqliteRebuilding:
         return SqliteRebuilding(self, rebuild)
 
     # Changing.
-
-    def written(self, table: str) -> str:
-        return f"main.{quoted(table)}"
 
     def ledger(self, table: str) -> str:
         return table
