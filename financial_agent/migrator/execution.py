@@ -134,6 +134,11 @@ class Execution:
         return begun if begun and (begun.batches or (self._journal and begun.statements)) else None
 
     @property
+    def is_unsettled(self) -> bool:
+        """Whether the statement that was run last took effect could not be written down."""
+        return bool(self._journal and self._journal.unsettled)
+
+    @property
     def lasting(self) -> int:
         """How many statements are in effect although the script failed: none of one that ran in a transaction."""
         return 0 if self.is_atomic else self._settled
