@@ -17,7 +17,7 @@ from financial_agent.migrator.databases import Database, connect, display_name, 
 from financial_agent.migrator.environment import Environment
 from financial_agent.migrator.errors import DatabaseMissing, DumpRefused, SchemaFileUnusable
 from financial_agent.migrator.plan import version_of
-from financial_agent.migrator.rehearsal import Notes
+from financial_agent.migrator.rehearsed import Notes
 
 _HEADER = "-- The schema of the database. Written by `flask db dump`: to change it, write a migration.\n"
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from financial_agent.migrator.databases import Column, Row, SchemaObject
+from financial_agent.migrator.databases import Column, ForeignKey, Row, SchemaObject
 from financial_agent.migrator.databases.server import LEDGER_TABLES
 
 Query = Callable[[str, Sequence[object]], list[Row]]
@@ -80,6 +80,22 @@ def tables(query: Query) -> dict[str, list[str]]:
     for table, column in query(sql, ()):
         found.setdefault(table, []).append(column)
     return found
+
+
+def foreign_keys(query: Query, table: str) -> list[ForeignKey]:
+    """Those that a table has to tables of the same database."""
+    sql = (
+        "SELECT constraint_name, referenced_table_name, column_name, referenced_column_name"
+        " FROM information_schema.key_column_usage WHERE table_schema = DATABASE() AND table_name = ?"
+        " AND referenced_table_schema = DATABASE() ORDER BY constraint_name, ordinal_position"
+    )
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for name, *part in query(sql, (table,)):
+        found.setdefault(name, []).append((part[0], part[1], part[2]))
+    return [
+        ForeignKey(tuple(own for _, own, _ in parts), parts[0][0], tuple(theirs for _, _, theirs in parts))
+        for parts in found.values()
+    ]
 
 
 def triggers(query: Query, table: str, home: str) -> list[str]:
