@@ -125,8 +125,8 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA316": (None, "The new constraints hold for the rows that are there, too."),
     "FA317": (
         "nobody can tell whether a statement took effect",
-        "A run was cut off in a statement that commits by itself, or whose procedure may have committed, and the "
-        "schema does not show what became of it. To run it again could do it twice, to leave it out could leave it undone.",
+        "A run was cut off in a statement that commits by itself, or whose procedure may have committed, and the schema"
+        " does not show what became of it. To run it again could do it twice, to leave it out could leave it undone.",
     ),
     "FA320": (
         None,
