@@ -29,13 +29,13 @@ from financial_agent.migrator.databases.database import (
     ReplacedHalfway,
     Row,
     SchemaObject,
-    SoleDatabase,
     StatementError,
     Stopped,
     TableChange,
     UndoneDatabase,
     Workspace,
 )
+from financial_agent.migrator.databases.sole import SoleDatabase
 
 __all__ = [
     "Answer",

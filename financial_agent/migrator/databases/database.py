@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -421,17 +420,3 @@ class UndoneDatabase(Database, Protocol):
     def remember(self, table: SchemaObject) -> Callable[[], TableChange] | None:
         """Keep what the rows of a table are. Returns what tells how they differ from that, while the table has the same
         columns; None for a table that is too large."""
-
-
-class SoleDatabase(Database, Protocol):
-    """The only connection to a database: until it is closed, nobody else reads or writes."""
-
-    def copy(self, target: Path, mode: int, progress: Callable[[int, int], None]) -> None:
-        """As `copy`."""
-
-    def replace_by(self, other: str, keep: Callable[[], None], progress: Callable[[int, int], None], note: str) -> None:
-        """Take over the content of another database, in one transaction. `keep` is called when `copy` copies all that
-        is replaced. Where it is no single transaction, the note is kept, as of an attempt, until all is done.
-
-        Raises ReplacedHalfway; NoSpace, DatabaseLocked, StatementError and Stopped, after which nothing was replaced;
-        and CommitLost, after which that is not known."""
