@@ -631,3 +631,13 @@ def test_a_transaction_that_looked_before_others_wrote_still_counts_right(store:
     say(store, VISITOR, 14)
     store.execute("COMMIT")
     assert (counters(store, VISITOR), sequences(store, VISITOR)) == ((4, at(14)), [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
+def test_a_client_with_another_search_path_is_counted_too(store: Store) -> None:
+    store.execute("SET search_path = ''")
+    store.execute("INSERT INTO public.chat_messages (conversation_id, role, content) VALUES (2, 'user', '')")
+    store.execute("UPDATE public.chat_messages SET is_active = 0 WHERE conversation_id = 2 AND sequence = 1")
+    store.execute("DELETE FROM public.chat_messages WHERE conversation_id = 1 AND sequence = 5")
+    store.execute("RESET search_path")
+    assert (counters(store, VISITOR)[0], counters(store, CUSTOMER)) == (2, (4, at(3)))

@@ -225,7 +225,7 @@ def test_what_went_with_the_connection_is_told_and_can_be_made_anew(made: str, u
     place.write(text.replace("SELEC ", "SELECT "))
     error = place.fails()
     assert isinstance(error, SessionLost)
-    assert error.exit_code == 4
+    assert (error.code, error.exit_code) == ("FA325", 4)
     assert place.rows("SELECT * FROM a") == []
     place.write(text.replace("SELEC 1", made))
     place.migrate()
@@ -276,7 +276,7 @@ def test_a_procedure_that_was_cut_off_behind_its_own_commit_is_for_a_person_to_j
     killed_in(place, "DO sleep")
     error = place.fails()
     assert isinstance(error, StatementUncertain)
-    assert error.exit_code == 4
+    assert (error.code, error.exit_code) == ("FA317", 4)
     assert error.message == "001_change.sql was cut off in its statement 2, and whether that took effect cannot be told"
     place.write("CREATE TABLE a (id INT);\nCREATE TABLE b (id INT);")
     repair.repair(place.url, place.directory, "001", "looked: it did", QUICK)
@@ -379,8 +379,8 @@ def die_and_go_on(place: Place, moment: int) -> bool:
     finished = run(place.command(), place.root)
     assert finished.returncode == 0, (moment, finished.stderr)
     assert outcome(place) == DONE, moment
-    events = [line.event for line in history.read(place.url)]
-    assert events in (["apply"], ["failure", "apply"]), (moment, events)
+    lines = history.read(place.url)
+    assert [line.event for line in lines] in (["apply"], ["failure", "apply"]), (moment, lines)
     return True
 
 

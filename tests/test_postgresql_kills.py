@@ -1,4 +1,4 @@
-"""kill -9 of a run, and the end of its connections on the server, at any time; and a server that fails halfway."""
+"""kill -9 of a run, and the end of its connections on the server, at any time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.clusters.replication import Replication
 from tests.helpers import finish, started, until
 from tests.test_conformance import Place
 
-ROUNDS = 12
+ROUNDS, KILLS = 4, 4
 FILES = {
     "001_account": """\
 CREATE TABLE account (id integer PRIMARY KEY, n integer);
@@ -71,7 +70,7 @@ def test_a_run_that_is_killed_at_any_time_is_explained_and_finished_by_the_next(
     for seed in range(ROUNDS):
         chance = random.Random(seed)
         with postgresql_server.fresh() as place.url:
-            while True:
+            for _ in range(KILLS):
                 with started(place.command(), tmp_path, patience=120) as process:
                     time.sleep(chance.uniform(0.2, 2.5))
                     if kind == "client":
@@ -82,25 +81,5 @@ def test_a_run_that_is_killed_at_any_time_is_explained_and_finished_by_the_next(
                 assert "Traceback" not in finished.stderr, finished.stderr
                 until(lambda: place.rows(f"SELECT pid FROM pg_stat_activity WHERE {OURS}") == [])
                 assert_explained(place)
-                if finished.returncode == 0 or "last" in finished.stdout:
-                    break
             place.migrate()
             assert_finished(place)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.3, 0.8, 1.3])
-def test_a_fail_over_in_the_middle_of_a_run_leaves_what_is_recorded_and_nothing_else(
-    delay: float, replication: Replication, tmp_path: Path
-) -> None:
-    place = Place("", tmp_path)
-    place.write(FILES)
-    with replication.fresh() as place.url:
-        with started(place.command(), tmp_path, patience=120) as process:
-            time.sleep(delay)
-            replication.fail_over()
-            finished = finish(process)
-        assert "Traceback" not in finished.stderr, finished.stderr
-        assert_explained(place)
-        place.migrate()
-        assert_finished(place)

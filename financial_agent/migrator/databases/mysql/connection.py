@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from financial_agent.migrator.databases import (
     Answer,
@@ -23,14 +23,15 @@ from financial_agent.migrator.databases import (
     StatementError,
 )
 from financial_agent.migrator.databases.mysql import errors, schema
-from financial_agent.migrator.databases.mysql.dial import Connection, dial, usual_decoders
+from financial_agent.migrator.databases.mysql.dial import Connection, dial, is_node, usual_decoders
 from financial_agent.migrator.databases.mysql.foreign_keys import find_orphans
-from financial_agent.migrator.databases.mysql.lock import RunLock
+from financial_agent.migrator.databases.mysql.lock import SessionLock
 from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
 
+_LEASES = "_migration_lock"
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which the server sends with the end of each statement
 # What leaves nothing on the connection: neither a setting, nor a variable, nor a temporary table.
 _LEAVES_NOTHING = re.compile(
@@ -41,6 +42,9 @@ _LEAVES_NOTHING = re.compile(
 
 # What commits by itself all that is open before it begins (https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/).
 _COMMITS = re.compile(r"(?:ALTER|CREATE|DROP|RENAME|TRUNCATE|GRANT|REVOKE)\b", re.IGNORECASE)
+
+if TYPE_CHECKING:
+    from financial_agent.migrator.databases.mysql.lease import Lease
 
 Result = TypeVar("Result")
 
@@ -75,7 +79,7 @@ class MysqlDatabase(ServerDatabase):
     def __init__(self, address: str, url: Url, *, readonly: bool = False, patience: Patience) -> None:
         super().__init__(address, url, readonly=readonly, patience=patience)
         self._leaves_something = False
-        self._lock: RunLock | None = None
+        self._lock: SessionLock | Lease | None = None
         self._connection: Connection = None
         try:
             self._connection = self._dial()
@@ -307,7 +311,12 @@ class MysqlDatabase(ServerDatabase):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        lock = RunLock(self.url, self._patience, self.query, self.ledger("_migration_lock"))
+        lock: SessionLock | Lease = SessionLock(self.url, self._patience, self.query)
+        if self._worker.run(partial(is_node, self._connection)):
+            from financial_agent.migrator.databases.mysql.lease import Lease  # few servers are nodes
+
+            is_there = bool(self.columns(_LEASES))
+            lock = Lease(self.url, self._patience, self.query, self.ledger(_LEASES), is_there=is_there)
         with lock.held():
             self._lock = lock
             try:

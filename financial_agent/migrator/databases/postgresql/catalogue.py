@@ -105,7 +105,7 @@ WHERE {_own("pg_proc", "p.oid")}""",
 SELECT 'trigger', n.nspname, g.tgname, c.oid::regclass::text, pg_get_triggerdef(g.oid, true)
 || CASE g.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' DISABLED' WHEN 'R' THEN ' ON REPLICA' ELSE ' ALWAYS' END
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT g.tgisinternal AND {_own("pg_trigger", "g.oid")}""",
+WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND {_own("pg_trigger", "g.oid")}""",
     f"""\
 SELECT 'type', n.nspname, t.typname, '', 'CREATE TYPE ' || format_type(t.oid, NULL) || ' AS ' || CASE t.typtype
 WHEN 'e' THEN 'ENUM (' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)

@@ -100,8 +100,8 @@ class PostgresqlDatabase(ServerDatabase):
         # A pooler gives its own number to a client. What is set for a session there stays for other clients.
         self._is_pooled = row[0] != connection.info.backend_pid
         if not self._is_pooled:
-            own = "default_transaction_read_only = on" if self._readonly else "default_transaction_read_only = off"
-            self._send(connection, "; ".join(f"SET {each}" for each in (own, *self._limits())))
+            own = ("default_transaction_read_only = on",) if self._readonly else ()
+            self._send(connection, "; ".join(f"SET {each}" for each in (*own, *self._limits())))
 
     def _stop(self, purpose: str) -> bool:
         if self._blockers:
@@ -342,8 +342,18 @@ class PostgresqlDatabase(ServerDatabase):
 
         return guard.lend(self._connection, self._worker, use, rules, self._patience.stop)
 
+    def _refuse_to_only_read(self) -> None:
+        ((is_standby, only_reads),) = self.query("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')")
+        if is_standby:
+            fix = "Give the address of the primary, or several with ?host=A,B&target_session_attrs=read-write"
+            raise DatabaseUnusable(database=self.name, cause="it is a standby, which only answers questions", fix=fix)
+        if only_reads == "on":
+            fix = "See who set it: SELECT * FROM pg_settings WHERE name = 'default_transaction_read_only'"
+            raise DatabaseUnusable(database=self.name, cause="its transactions may only read", fix=fix)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
+        self._refuse_to_only_read()
         with RunLock(self.url, self._ledger_schema, self._patience) as self._lock:
             try:
                 self._lock.wait_for_others(self.query)
