@@ -349,7 +349,9 @@ class Execution:
                     fix = f"Correct this statement and leave those above it as they are\n{fix}{self._or_else(error)}"
                 else:
                     fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
-                return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
+                return BatchFailed(
+                    location=location, name=name, how=f"failed: {cause}", cause=cause, so_far=self.so_far, fix=fix
+                )
             case OutOfSpace() if not halfway:
                 return DiskFull(location=location, name=name, cause=error, look=self._db.space_hint)
             case EndedTransaction():
