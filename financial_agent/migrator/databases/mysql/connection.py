@@ -29,6 +29,7 @@ from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.errors_server import ServerReadOnly
 
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which the server sends with the end of each statement
 # What leaves nothing on the connection: neither a setting, nor a variable, nor a temporary table.
@@ -300,6 +301,9 @@ class MysqlDatabase(ServerDatabase):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        # An administrator may write there all the same: the replica would then differ from what it follows.
+        if self.query("SELECT @@global.read_only") == [(1,)]:
+            raise ServerReadOnly(database=self.name)
         lock = RunLock(self.url, self._patience, self.query, self.ledger("_migration_lock"))
         with lock.held():
             self._lock = lock

@@ -32,6 +32,7 @@ from financial_agent.migrator.databases.postgresql.problems import find_problems
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import DatabaseUnusable
+from financial_agent.migrator.errors_server import ServerReadOnly
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
@@ -316,6 +317,8 @@ class PostgresqlDatabase(ServerDatabase):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        if self.query("SELECT pg_is_in_recovery()") == [(True,)]:
+            raise ServerReadOnly(database=self.name)
         with RunLock(self.url, self._ledger_schema, self._patience) as self._lock:
             try:
                 self._lock.wait_for_others(self.query)
