@@ -37,6 +37,7 @@ from financial_agent.cli_shared import (
 from financial_agent.config import Settings
 from financial_agent.migrator import discovery, rehearsal, runner
 from financial_agent.migrator import rollback as rollbacks
+from financial_agent.migrator.rehearsed import Rehearsal
 
 
 @click.group(cls=DatabaseGroup)
@@ -80,6 +81,7 @@ def migrate(
     wait: float,
     out_of_order: bool,
     dry_run: bool,
+    with_data: bool,
     show_sql: bool,
     message: str | None,
     **options: Any,
@@ -92,7 +94,7 @@ def migrate(
             f"To write a new one: flask db new {shlex.quote(message)}"
         )
     settings = read_settings(ctx, **options)
-    _check_show_sql(dry_run, show_sql)
+    _check_dry_run(dry_run, with_data=with_data, show_sql=show_sql)
     if dry_run:
         with controlled(ctx, wait) as control:
             rehearsed = rehearsal.migrate(
@@ -100,6 +102,7 @@ def migrate(
                 settings.directory,
                 target=target,
                 out_of_order=out_of_order,
+                with_data=with_data,
                 environment=settings.environment,
                 backups=settings.backups,
                 control=control,
@@ -138,6 +141,7 @@ def rollback(
     yes: bool,
     wait: float,
     dry_run: bool,
+    with_data: bool,
     show_sql: bool,
     **options: Any,
 ) -> None:
@@ -145,23 +149,24 @@ def rollback(
     backup before a run that would destroy something, unless BACKUP says otherwise."""
     if to is not None and ctx.get_parameter_source("steps") is not click.core.ParameterSource.DEFAULT:
         raise click.UsageError("--steps and --to exclude each other.")
-    _check_show_sql(dry_run, show_sql)
+    _check_dry_run(dry_run, with_data=with_data, show_sql=show_sql)
     settings = read_settings(ctx, **options)
     if dry_run:
-        emit_rehearsal(ctx, _rehearse_rollback(ctx, steps, to, wait, settings), show_sql)
+        emit_rehearsal(ctx, _rehearse_rollback(ctx, steps, to, with_data, wait, settings), show_sql)
     else:
         _rollback(ctx, steps, to, yes, wait, settings)
 
 
-def _check_show_sql(dry_run: bool, show_sql: bool) -> None:
-    if show_sql and not dry_run:  # who wants to look must not run anything
-        raise click.UsageError("--show-sql goes with --dry-run, and nothing was done.")
+def _check_dry_run(dry_run: bool, *, with_data: bool, show_sql: bool) -> None:
+    alone = "--show-sql" if show_sql else "--with-data" if with_data else ""
+    if alone and not dry_run:  # who wants to look must not run anything
+        raise click.UsageError(f"{alone} goes with --dry-run, and nothing was done.")
 
 
 def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: float, settings: Settings) -> None:
     agreed = None
     if not yes:
-        rehearsed = _rehearse_rollback(ctx, steps, to, wait, settings)
+        rehearsed = _rehearse_rollback(ctx, steps, to, False, wait, settings)
         if rehearsed.failure:
             raise rehearsed.failure
         agreed = [step.done.filename for step in rehearsed.steps]
@@ -184,14 +189,15 @@ def _rollback(ctx: click.Context, steps: int, to: str | None, yes: bool, wait: f
 
 
 def _rehearse_rollback(
-    ctx: click.Context, steps: int, to: str | None, wait: float, settings: Settings
-) -> rehearsal.Rehearsal:
+    ctx: click.Context, steps: int, to: str | None, with_data: bool, wait: float, settings: Settings
+) -> Rehearsal:
     with controlled(ctx, wait) as control:
         return rehearsal.roll_back(
             settings.database,
             settings.directory,
             steps=steps,
             to=to,
+            with_data=with_data,
             environment=settings.environment,
             backups=settings.backups,
             control=control,

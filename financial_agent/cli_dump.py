@@ -29,7 +29,7 @@ def dump(ctx: click.Context, /, path: str | None, check: bool, from_files: bool,
     file = settings.schema_file if path is None else Path.cwd() / path
     with controlled(ctx, 30) as control:
         if from_files:
-            wanted = dumps.of_files(settings.directory, settings.environment, control)
+            wanted = dumps.of_files(settings.database, settings.directory, settings.environment, control)
         else:
             wanted = dumps.of_database(settings.database, control)
     if check:

@@ -11,7 +11,7 @@ from financial_agent.cli_render_inspect import difference_json
 from financial_agent.migrator.assertions import is_assertion
 from financial_agent.migrator.databases import Effect, TableChange
 from financial_agent.migrator.lexer import Statement
-from financial_agent.migrator.rehearsal import Rehearsal, Rehearsed
+from financial_agent.migrator.rehearsed import Rehearsal, Rehearsed
 from financial_agent.migrator.schema import Difference
 
 
@@ -19,14 +19,23 @@ def rehearsal_text(rehearsal: Rehearsal) -> str:
     """A paragraph for each migration, and a summary."""
     if not (rehearsal.steps or rehearsal.failure):
         return shown([f"Nothing to rehearse: nothing would be done on {rehearsal.database}."])
-    paragraphs = ["\n".join(_lines(step)) for step in rehearsal.steps]
-    size = f"{rehearsal.size / 1e6:.1f} MB"
+    has_rows = rehearsal.where != "a copy without rows"
+    paragraphs = ["\n".join(_lines(step, has_rows=has_rows)) for step in rehearsal.steps]
     summary = [
-        f"Rehearsed {amount(len(rehearsal.steps), 'migration')} on a copy of {rehearsal.database}"
-        f" ({size}, copied in {milliseconds(rehearsal.copy_ms)}). The database was not touched.",
+        f"Rehearsed {amount(len(rehearsal.steps), 'migration')} {_where(rehearsal)}",
         *_backup_lines(rehearsal),
     ]
     return "\n\n".join([*paragraphs, shown(summary)])
+
+
+def _where(rehearsal: Rehearsal) -> str:
+    if rehearsal.where == "a transaction":
+        return (
+            f"on {rehearsal.database} itself, in a transaction that was rolled back: it took the locks of the real "
+            "run, for as long as it lasted. Nothing of it remains."
+        )
+    copied = f"({rehearsal.size / 1e6:.1f} MB, copied in {milliseconds(rehearsal.copy_ms)})"
+    return f"on {rehearsal.where} of {rehearsal.database} {copied}. The database was not touched."
 
 
 def _backup_lines(rehearsal: Rehearsal) -> list[str]:
@@ -37,6 +46,7 @@ def _backup_lines(rehearsal: Rehearsal) -> list[str]:
 
 def rehearsal_json(rehearsal: Rehearsal, *, show_sql: bool) -> dict[str, Any]:
     return {
+        "where": rehearsal.where,
         "size": rehearsal.size,
         "copy_ms": rehearsal.copy_ms,
         "destructive": rehearsal.is_destructive,
@@ -55,6 +65,9 @@ def losses_text(rehearsal: Rehearsal) -> str:
     lines = [f"This rolls back {', '.join(step.done.filename for step in rehearsal.steps)}."]
     changes = _summed([change for step in rehearsal.steps for change in step.rows])
     losses = [line for change in changes for line in _losses(change, "will be gone")]
+    if rehearsal.where == "a copy without rows":
+        losses = [line for step in rehearsal.steps for line in _destroyed(step)]
+        losses.append("how many rows will be gone is not known: flask db rollback --dry-run --with-data")
     return shown([*lines, *(f"  {line}" for line in losses or ["no row will be gone"]), *_backup_lines(rehearsal)])
 
 
@@ -68,7 +81,7 @@ def _summed(changes: Sequence[TableChange]) -> list[TableChange]:
     return [TableChange(table, deleted=rows[table], values=tuple(values[table].items())) for table in sorted(rows)]
 
 
-def _lines(step: Rehearsed) -> Iterator[str]:
+def _lines(step: Rehearsed, *, has_rows: bool) -> Iterator[str]:
     done = step.done
     verb = "" if done.direction == "up" else " (rollback)"
     yield shown([f"{done.filename}{verb}"])
@@ -76,11 +89,12 @@ def _lines(step: Rehearsed) -> Iterator[str]:
     work = f"{amount(done.statements, 'statement')}{batches}, {milliseconds(done.duration_ms)}"
     yield _line("ran", f"{work}; other writers wait for up to {milliseconds(done.blocked_ms)}")
     yield from _block("schema", differences_text(step.schema).splitlines() if step.schema else ["no change"])
-    yield from _block("rows", [_change_text(change) for change in step.rows] or ["no change"])
+    rows = [_change_text(change) for change in step.rows] or ["no change"]
+    yield from _block("rows", rows if has_rows else ["not known: the copy has none (--with-data copies them)"])
     yield from _block("destroys", list(_destroyed(step)))
     yield _line("checks", _checks(step))
     if done.direction == "up":
-        yield from _block("way back", _way_back(step))
+        yield from _block("way back", _way_back(step, has_rows=has_rows))
 
 
 def _line(label: str, text: str) -> str:
@@ -108,7 +122,7 @@ def _change_text(change: TableChange) -> str:
     return f"{change.table}: {', '.join([*counts, *([columns] if columns else [])])}"
 
 
-def _way_back(step: Rehearsed) -> list[str]:
+def _way_back(step: Rehearsed, *, has_rows: bool) -> list[str]:
     way_back = step.way_back
     if way_back is None and step.step.script.only_rebuilds:
         return ["none: a column that it drops must have a value, and no default gives one"]
@@ -116,15 +130,16 @@ def _way_back(step: Rehearsed) -> list[str]:
         return ["none: there is no down section"]
     if way_back.failure:
         return [f"the down section fails: {way_back.failure}"]
+    unknown = [f"the rows of {table} were not compared: it is large" for table in way_back.not_compared]
     if way_back.is_complete:
-        return ["the down section brings schema and rows back"]
+        return [f"the down section brings {'schema and rows' if has_rows else 'the schema'} back", *unknown]
     lines = ["the down section does not bring everything back:"]
     lines += differences_text(way_back.schema, "  ").splitlines() if way_back.schema else []
     for change in way_back.rows:
         lines += [f"  {line}" for line in _losses(change, "would not come back")]
         if change.inserted:
             lines.append(f"  {amount(change.inserted, 'row')} of {change.table} would stay")
-    return lines
+    return [*lines, *unknown]
 
 
 def _losses(change: TableChange, fate: str) -> Iterator[str]:
@@ -202,6 +217,7 @@ def _way_back_json(step: Rehearsed) -> dict[str, Any] | None:
         "failure": way_back.failure,
         "schema": _schema_json(way_back.schema),
         "rows": [_change_json(change) for change in way_back.rows],
+        "not_compared": list(way_back.not_compared),
     }
 
 

@@ -22,7 +22,7 @@ from financial_agent.migrator.control import Control, stop_on_signals
 from financial_agent.migrator.databases import display_name
 from financial_agent.migrator.errors import ConfirmationNeeded, Declined, MigratorError
 from financial_agent.migrator.errors_run import Interrupted
-from financial_agent.migrator.rehearsal import Rehearsal
+from financial_agent.migrator.rehearsed import Rehearsal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,7 +57,8 @@ def dry_run_options(command: Command) -> Command:
     """The options of the commands that can be rehearsed."""
     for each in (
         option("--show-sql", is_flag=True, help="With --dry-run: print the statements, too."),
-        option("--dry-run", is_flag=True, help="Run on a copy of the database, and say what that did."),
+        option("--with-data", is_flag=True, help="With --dry-run: on a server, copy the rows, too."),
+        option("--dry-run", is_flag=True, help="Rehearse on a copy of the database, and say what that did."),
     ):
         command = each(command)
     return command

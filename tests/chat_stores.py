@@ -14,10 +14,11 @@ from typing import Any
 import psycopg
 import pymysql
 
-from financial_agent.migrator import discovery, script
+from financial_agent.migrator import discovery, rollback, runner, script
 from tests import servers
 from tests.helpers import ROOT
 
+MIGRATIONS = ROOT / "financial_agent" / "migrations"
 TABLES = ("conversations", "chat_messages", "conversation_summaries")
 VERSIONS = ("001", "002", "003", "004")
 
@@ -73,16 +74,34 @@ class Store:
             return int(self.execute(f"{sql} RETURNING id", *values.values()).fetchone()[0])
         return int(self.execute(sql, *values.values()).lastrowid)
 
-    def run(self, version: str, direction: str) -> None:
-        """Run one section of a migration, all or nothing where the engine can do that."""
-        files = discovery.discover(ROOT / "financial_agent" / "migrations", self.dialect)
-        migration = script.read(next(file for file in files if file.filename.startswith(version)))
-        section = migration.up if direction == "up" else migration.down
+    def run_up(self, *versions: str) -> None:
+        """Run the up sections of migrations alone, without any record."""
+        for version in versions:
+            self._run(self._migration(version).up)
+
+    def run_down(self, version: str) -> None:
+        """Run the down section of a migration alone, whatever the order."""
+        section = self._migration(version).down
         assert section
+        self._run(section)
+
+    def _migration(self, version: str) -> script.Migration:
+        files = discovery.discover(MIGRATIONS, self.dialect)
+        return script.read(next(file for file in files if file.filename.startswith(version)))
+
+    def _run(self, section: script.Script) -> None:
         self.execute("BEGIN")
         for statement in section.statements():
             self.execute(statement.text)
         self.execute("COMMIT")
+
+    def migrate(self, version: str | None = None) -> None:
+        """Apply the migrations up to a version, or all, as the command does."""
+        runner.migrate(self.url, MIGRATIONS, target=version)
+
+    def roll_back(self) -> None:
+        """Undo the newest migration, as the command does."""
+        rollback.rollback(self.url, MIGRATIONS)
 
     def clear(self) -> None:
         """Delete every row of a server's store, and let ids begin with 1 again."""

@@ -117,7 +117,7 @@ def _mysql_arguments(url: str) -> dict[str, Any]:
         "host": parts.hostname,
         "port": parts.port or PORTS["mysql"],
         "user": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
+        "password": unquote(parts.password or "").encode(),  # PyMySQL would encode text as Latin-1
         "database": unquote(parts.path.removeprefix("/")) or None,
         "unix_socket": query.get("unix_socket"),
     }

@@ -6,7 +6,7 @@ import contextlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -69,8 +69,7 @@ def migrated(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
         def url(dialect: str) -> str:
             fresh: str = made.enter_context(request.getfixturevalue(f"{dialect}_server").fresh())
             with connected(fresh) as store:
-                for version in VERSIONS:
-                    store.run(version, "up")
+                store.migrate()
             return fresh
 
         yield url
@@ -172,13 +171,13 @@ STEPS_OF = {
 SERVERS = pytest.mark.parametrize("empty", ["postgresql", "mysql"], indirect=True)
 
 
-def on_each(cases: Callable[[str], Iterable[Any]]) -> Any:
+def on_each(cases: Callable[[str], Iterable[Any]], stores: Sequence[str] = ENGINES) -> Any:
     """Run a test on each engine with the engine's own cases."""
-    pairs = [(engine, case) for engine in STORES for case in cases(engine.partition(" ")[0])]
+    pairs = [(store, case) for store in stores for case in cases(store.partition(" ")[0])]
     return pytest.mark.parametrize(("empty", "case"), pairs, indirect=["empty"])
 
 
-@on_each(lambda dialect: [*STEPS, *STEPS_OF[dialect]])
+@on_each(lambda dialect: [*STEPS, *STEPS_OF[dialect]], STORES)
 def test_the_counters_follow(store: Store, case: str) -> None:
     sql, customers, visitors = (STEPS | STEPS_OF[store.dialect])[case]
     for statement in sql.split("; "):
@@ -244,7 +243,7 @@ WRITES_OF = {
 }
 
 
-@on_each(lambda dialect: range(8 if dialect == "sqlite" else 4))
+@on_each(lambda dialect: range(8 if dialect == "sqlite" else 4), STORES)
 def test_the_counters_are_right_after_any_sequence_of_writes(store: Store, case: int) -> None:
     chance = random.Random(case)
     counted = (
@@ -401,7 +400,7 @@ def test_every_check_of_the_schema_has_a_name_and_a_refused_value_above(empty: S
 
 
 def test_a_count_is_never_negative_even_before_there_are_messages(bare: Store) -> None:
-    bare.run("001", "up")
+    bare.run_up("001")
     with pytest.raises(bare.refusal, match="message_count_is_a_count"):
         bare.insert("conversations", customer_id="C", message_count=-1)
 
@@ -539,49 +538,47 @@ def test_every_index_serves_one_of_these_queries(store: Store) -> None:
     assert store.indexes() == ({OWN_NAMES.get(name, name) for name in names} if store.dialect == "sqlite" else names)
 
 
-def test_each_down_leaves_the_schema_of_the_version_before(bare: Store) -> None:
+@pytest.mark.slow
+def test_each_rollback_leaves_the_schema_of_the_version_before(bare: Store) -> None:
     schemas = [bare.schema()]
     for version in VERSIONS:
-        bare.run(version, "up")
+        bare.migrate(version)
         schemas.append(bare.schema())
-    for version, before in zip(reversed(VERSIONS), reversed(schemas[:-1]), strict=True):
-        bare.run(version, "down")
-        assert bare.schema() == before, version
-    assert bare.schema() == []
-    for version in VERSIONS:
-        bare.run(version, "up")
+    for before in reversed(schemas[:-1]):
+        bare.roll_back()
+        assert bare.schema() == before
+    assert schemas[0] == []
+    bare.migrate()
     assert bare.schema() == schemas[-1]
 
 
 def test_rolling_002_back_keeps_every_other_row_and_resets_the_counters(bare: Store) -> None:
-    for version in VERSIONS:
-        bare.run(version, "up")
+    bare.run_up(*VERSIONS)
     conversation = bare.insert("conversations", customer_id="C")
     bare.insert("conversation_summaries", conversation_id=conversation, title="Title", summary="Summary.")
     say(bare, conversation, 1)
-    bare.run("002", "down")
+    bare.run_down("002")
     assert counters(bare, conversation) == (0, None)
     assert bare.rows("SELECT conversation_id FROM conversation_summaries") == [(conversation,)]
-    bare.run("002", "up")
+    bare.run_up("002")
     say(bare, conversation, 30)
     assert (counters(bare, conversation), sequences(bare, conversation)) == ((1, at(30)), [1])
 
 
 def test_002_corrects_counters_that_were_written_before_it(bare: Store) -> None:
-    bare.run("001", "up")
+    bare.run_up("001")
     claimed = bare.insert("conversations", customer_id="C", message_count=7, last_message_at=at(0))
-    bare.run("002", "up")
+    bare.run_up("002")
     assert counters(bare, claimed) == (0, None)
 
 
 def test_charts_come_and_go_without_touching_other_columns(bare: Store) -> None:
-    for version in ("001", "002", "003"):
-        bare.run(version, "up")
+    bare.run_up("001", "002", "003")
     say(bare, bare.insert("conversations", customer_id="C"), 1)
     before = bare.rows("SELECT * FROM chat_messages, conversations")
-    bare.run("004", "up")
+    bare.run_up("004")
     assert bare.rows("SELECT chart_data FROM chat_messages") == [(None,)]
-    bare.run("004", "down")
+    bare.run_down("004")
     assert bare.rows("SELECT * FROM chat_messages, conversations") == before
 
 
@@ -634,3 +631,13 @@ def test_a_transaction_that_looked_before_others_wrote_still_counts_right(store:
     say(store, VISITOR, 14)
     store.execute("COMMIT")
     assert (counters(store, VISITOR), sequences(store, VISITOR)) == ((4, at(14)), [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
+def test_a_client_with_another_search_path_is_counted_too(store: Store) -> None:
+    store.execute("SET search_path = ''")
+    store.execute("INSERT INTO public.chat_messages (conversation_id, role, content) VALUES (2, 'user', '')")
+    store.execute("UPDATE public.chat_messages SET is_active = 0 WHERE conversation_id = 2 AND sequence = 1")
+    store.execute("DELETE FROM public.chat_messages WHERE conversation_id = 1 AND sequence = 5")
+    store.execute("RESET search_path")
+    assert (counters(store, VISITOR)[0], counters(store, CUSTOMER)) == (2, (4, at(3)))

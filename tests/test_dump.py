@@ -123,11 +123,11 @@ def test_asking_for_it_writes_nothing_to_the_database(site: Site) -> None:
 
 def test_the_files_alone_give_the_same_without_any_database(site: Site) -> None:
     wanted = text_of(site)
-    assert dump.of_files(site.directory, Environment(), CONTROL) == wanted
+    assert dump.of_files(str(site.database), site.directory, Environment(), CONTROL) == wanted
     site.database.unlink()
     with pytest.raises(DatabaseMissing):
         text_of(site)
-    assert dump.of_files(site.directory, Environment(), CONTROL) == wanted
+    assert dump.of_files(str(site.database), site.directory, Environment(), CONTROL) == wanted
 
 
 # The file.

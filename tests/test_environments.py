@@ -383,7 +383,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next_in_the_same_envi
         files = {"001_a": f"-- migrate:requires 2\n{A}", "002_b": f"-- migrate:environments staging\n{B}"}
         site = Site(tmp_path / str(at), files)
         command = [*PLAIN, *site.options(), "--environment", "staging"]
-        finished = run(command, site.root, at)
+        finished = run(command, site.root, dies_at=at)
         assert run(command, site.root).returncode == 0
         assert (stamp(site), site.applied()) == ("staging", ["002_b", "001_a"])
         assert run([*PLAIN, *site.options()], site.root).returncode == 4

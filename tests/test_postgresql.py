@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from financial_agent import create_app
 from financial_agent.migrator import runner
 from financial_agent.migrator.databases import Database, Patience, StatementError, connect
 from financial_agent.migrator.errors import DatabaseUnusable, DriverMissing, UrlInvalid
@@ -53,8 +54,9 @@ def test_the_ledger_is_in_the_schema_that_is_configured_and_made_there_by_the_fi
     assert runner.pending(url, place.directory) == []
 
 
-def test_two_applications_share_a_database_with_a_ledger_each(place: Place, tmp_path: Path) -> None:
-    first, second = (with_option(place.url, f"ledger_schema={name}") for name in ("one", "two"))
+def test_two_applications_share_a_database_with_a_schema_each(place: Place, tmp_path: Path) -> None:
+    place.run("CREATE SCHEMA one", "CREATE SCHEMA two")
+    first, second = (with_option(place.url, f"options=-csearch_path%3D{name}") for name in ("one", "two"))
     other = tmp_path / "other"
     other.mkdir()
     (other / "001_order.sql").write_text("CREATE TABLE an_order (id integer);")
@@ -64,6 +66,8 @@ def test_two_applications_share_a_database_with_a_ledger_each(place: Place, tmp_
     runner.migrate(first, place.directory, control=QUICK)
     assert place.rows("SELECT filename FROM one._migrations") == [("001_account.sql",)]
     assert place.rows("SELECT filename FROM two._migrations") == [("001_order.sql",)]
+    with closing(connect(first)) as asked:
+        assert list(asked.tables()) == ["account"]
 
 
 def test_nothing_that_a_script_sets_leaks_into_the_ledger_or_the_next_file(place: Place) -> None:
@@ -323,3 +327,150 @@ def up(connection):
     place.migrate()
     assert place.rows("SELECT count(*), sum(n) FROM account") == [(6, 6)]
     assert servers.rows(place.url, "SELECT rows_changed FROM _migration_history ORDER BY id DESC LIMIT 1")[0][0] >= 11
+
+
+# Who may only read, and who looks.
+
+
+def test_a_run_is_refused_where_transactions_may_only_read(place: Place) -> None:
+    place.write({"001_account": TABLE})
+    name = urlsplit(place.url).path[1:]
+    place.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    error = place.fails()
+    assert isinstance(error, DatabaseUnusable)
+    assert "its transactions may only read" in str(error)
+    assert place.states() == {"001_account": "pending"}
+
+
+def test_an_invalid_index_and_an_unchecked_constraint_are_problems(place: Place) -> None:
+    place.write({"001_account": TABLE + "INSERT INTO account VALUES (1, NULL, 1), (2, NULL, 1);"})
+    place.migrate()
+    place.run("ALTER TABLE account ADD CONSTRAINT big CHECK (n > 100) NOT VALID")
+    with pytest.raises(Exception, match="could not create unique index"):
+        place.run("CREATE UNIQUE INDEX CONCURRENTLY broken ON account (n)")
+    with closing(connect(place.url, readonly=True)) as db:
+        found = db.problems()
+    assert [problem.rpartition(": ")[2] for problem in found] == [
+        "ALTER TABLE account VALIDATE CONSTRAINT big",
+        "DROP INDEX CONCURRENTLY broken",
+    ]
+
+
+def test_the_application_migrates_when_it_is_served_and_tells_that_it_is_ready(place: Place, tmp_path: Path) -> None:
+    place.write({"001_account": TABLE})
+    settings = {"DATABASE": place.url, "MIGRATIONS": str(place.directory), "MIGRATE_ON_STARTUP": True}
+    app = create_app({**settings, "BACKUP_DIRECTORY": str(tmp_path / "backups")})
+    client = app.test_client()
+    assert client.get("/readyz").status_code == 200
+    assert place.events() == [("apply", "001_account")]
+    place.write({"002_more": "CREATE TABLE more (n integer);"})
+    assert client.get("/readyz").status_code == 503
+
+
+# What the catalogue tells.
+
+OBJECTS = """\
+CREATE SCHEMA sales;
+CREATE TYPE mood AS ENUM ('good', 'it''s bad');
+CREATE TYPE pair AS (a integer, b text);
+CREATE DOMAIN email AS text NOT NULL CHECK (VALUE LIKE '%@%');
+CREATE SEQUENCE numbers START 5;
+CREATE TABLE "Odd name" (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "select" text COLLATE "C", m mood,
+    double integer GENERATED ALWAYS AS (1 * 2) STORED);
+CREATE TABLE sales.orders (id bigserial, at date NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE sales.orders_2025 PARTITION OF sales.orders FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+CREATE INDEX by_at ON sales.orders (at);
+CREATE VIEW names AS SELECT "select" FROM "Odd name";
+CREATE MATERIALIZED VIEW counts AS SELECT count(*) FROM "Odd name";
+CREATE FUNCTION twice(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 2 * n';
+CREATE PROCEDURE nothing() LANGUAGE sql AS '';
+CREATE AGGREGATE total(integer) (SFUNC = int4pl, STYPE = integer);
+CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER stopping BEFORE INSERT ON "Odd name" FOR EACH ROW EXECUTE FUNCTION stop();
+ALTER TABLE "Odd name" ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON "Odd name" USING (m = 'good');
+CREATE RULE quiet AS ON DELETE TO "Odd name" DO INSTEAD NOTHING;
+CREATE STATISTICS together ON id, m FROM "Odd name";
+COMMENT ON COLUMN "Odd name".m IS 'how it is';
+CREATE EXTENSION pg_trgm;
+CREATE TEMPORARY TABLE gone (n integer);
+"""
+
+
+def test_every_object_of_the_user_is_told_and_none_of_an_extension(place: Place) -> None:
+    place.write({"001_all": OBJECTS})
+    place.migrate()
+    with closing(connect(place.url, readonly=True)) as db:
+        found = [(each.type, each.name) for each in db.objects()]
+        orders = next(each for each in db.objects() if each.name == "sales.orders")
+        tables = db.tables()
+    assert found == [
+        ("aggregate", "total(integer)"),
+        ("comment", "Odd name.m"),
+        ("domain", "email"),
+        ("extension", "pg_trgm"),
+        ("extension", "plpgsql"),
+        ("function", "stop()"),
+        ("function", "twice(n integer)"),
+        ("index", "sales.by_at"),
+        ("index", "sales.orders_2025_at_idx"),
+        ("materialized view", "counts"),
+        ("policy", "own"),
+        ("procedure", "nothing()"),
+        ("rule", "quiet"),
+        ("schema", "sales"),
+        ("sequence", "numbers"),
+        ("statistics", "together"),
+        ("table", '"Odd name"'),
+        ("table", "sales.orders"),
+        ("table", "sales.orders_2025"),
+        ("trigger", "stopping"),
+        ("type", "mood"),
+        ("type", "pair"),
+        ("view", "names"),
+    ]
+    assert tables == {
+        '"Odd name"': ["id", "select", "m", "double"],
+        "sales.orders": ["id", "at"],
+        "sales.orders_2025": ["id", "at"],
+    }
+    assert [(column.name, column.type, column.not_null, column.key) for column in orders.columns] == [
+        ("id", "bigint", True, 1),
+        ("at", "date", True, 2),
+    ]
+
+
+CHANGES = [
+    "ALTER TABLE account ALTER n SET DEFAULT 5",
+    "ALTER TABLE account ALTER n TYPE bigint",
+    "ALTER TABLE account ALTER n DROP NOT NULL",
+    "ALTER TABLE account RENAME n TO m",
+    "ALTER TABLE account DROP CONSTRAINT account_email_key",
+    "ALTER TABLE account ADD CONSTRAINT big CHECK (n > 0) NOT VALID",
+    "ALTER TABLE account ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE account SET UNLOGGED",
+    "ALTER TABLE account SET (fillfactor = 70)",
+    "ALTER TABLE account DISABLE TRIGGER stopping",
+    "CREATE INDEX by_n ON account (n)",
+    "CREATE OR REPLACE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
+    "COMMENT ON TABLE account IS 'one'",
+    "ALTER TYPE mood ADD VALUE 'ugly'",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_of_the_schema_shows_in_the_fingerprint_whatever_the_session_has_set(
+    db: Database, change: str
+) -> None:
+    db.execute(TABLE)
+    db.execute("CREATE TYPE mood AS ENUM ('good', 'bad')")
+    db.execute("CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    db.execute("CREATE TRIGGER stopping BEFORE INSERT ON account FOR EACH ROW EXECUTE FUNCTION stop()")
+    before = db.fingerprint()
+    db.execute("SET search_path = pg_catalog")
+    assert db.fingerprint() == before
+    with db.transaction():
+        assert db.fingerprint() == before
+    db.execute("RESET search_path")
+    db.execute(change)
+    assert db.fingerprint() != before

@@ -28,7 +28,7 @@ from financial_agent.migrator.errors import (
 )
 from financial_agent.migrator.errors_files import SectionEmpty
 from financial_agent.migrator.errors_run import Interrupted, MigrationFailed
-from financial_agent.migrator.rehearsal import Rehearsal
+from financial_agent.migrator.rehearsed import Rehearsal
 from tests.helpers import FLASK, Site, held, rows_of, run_with, snapshot, state
 
 CHATS = """\

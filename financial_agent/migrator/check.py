@@ -8,6 +8,7 @@ from pathlib import Path
 
 from financial_agent.migrator import finding, lockfile, plan, proof, proof_findings, session
 from financial_agent.migrator.control import Control
+from financial_agent.migrator.databases import dialect_of, is_file
 from financial_agent.migrator.discovery import discover, listing
 from financial_agent.migrator.errors_files import FileRefused
 from financial_agent.migrator.finding import Finding
@@ -42,21 +43,24 @@ class Report:
 def check(
     directory: Path,
     *,
+    database: str = "sqlite:",
     minimum_sqlite: tuple[int, ...] | None = None,
     environment: str | None = None,
     after: str | None = None,
     write_lock: bool = False,
     control: Control,
 ) -> Report:
-    """Check a folder's migrations: those of an environment, or, for None, those of all beside each other. Nothing is
+    """Check a folder's migrations, as a database's engine runs them: those of an environment, or, for None, those of
+    all beside each other. A server's scratch databases are made beside the database, which is not looked at. Nothing is
     written but, with `write_lock`, the lock file, before all else. Of the migrations up to the target `after`, only
     what keeps them from being applied counts, and the lock file.
 
     A file that cannot be used is a finding. Raises TargetUnknown, TargetAmbiguous, FolderMissing, LockFileUnusable,
-    NoSpace and Interrupted.
+    NoSpace, ScratchRefused and Interrupted.
     """
+    scratch = "sqlite:" if is_file(database) else database
     try:
-        discovered = discover(directory, "sqlite")
+        discovered = discover(directory, dialect_of(database))
         paths = [each.path for each in sorted(listing(directory), key=lambda each: (each.version, each.path.name))]
         accepted = plan.resolve(after, [each.filename for each in discovered]) if after is not None else None
         if write_lock:
@@ -66,11 +70,11 @@ def check(
         return Report(directory, findings=(finding.of_error(error),))
     migrations, behind, unusable = _read(files)
     skipped = {each.version for each in discovered} - {each.version for each in files}
-    judged = _lint(migrations, minimum_sqlite, skipped, control)
+    judged = _lint(migrations, minimum_sqlite, skipped, scratch, control)
     findings = [
         *lockfile.check(directory, paths),
         *unusable,
-        *_without_repetition(proof.prove(migrations, control), judged),
+        *_without_repetition(proof.prove(migrations, control, scratch), judged),
         *proof_findings.unproven(behind),
         *judged,
     ]
@@ -101,10 +105,14 @@ def _without_repetition(proven: Sequence[Finding], judged: Sequence[Finding]) ->
 
 
 def _lint(
-    migrations: Sequence[Migration], minimum_sqlite: tuple[int, ...] | None, skipped: set[int], control: Control
+    migrations: Sequence[Migration],
+    minimum_sqlite: tuple[int, ...] | None,
+    skipped: set[int],
+    scratch: str,
+    control: Control,
 ) -> list[Finding]:
     with session.explained("the scratch database", control, "while the files were being judged"):
-        return lint(migrations, minimum_sqlite, control.patience(), skipped)
+        return lint(migrations, minimum_sqlite, control.patience(), skipped, scratch)
 
 
 def _read(files: Sequence[MigrationFile]) -> tuple[list[Migration], list[Migration], list[Finding]]:

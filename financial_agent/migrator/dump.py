@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 
 from financial_agent.migrator import ledger, runner, session
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import Database, connect, display_name, exists
+from financial_agent.migrator.databases import Database, connect, display_name, exists, workspace
 from financial_agent.migrator.environment import Environment
 from financial_agent.migrator.errors import DatabaseMissing, DumpRefused, SchemaFileUnusable
 from financial_agent.migrator.plan import version_of
-from financial_agent.migrator.rehearsal import Notes
+from financial_agent.migrator.rehearsed import Notes
 
 _HEADER = "-- The schema of the database. Written by `flask db dump`: to change it, write a migration.\n"
-# As the first runner had it: the first run on a loaded database adds the columns and takes the rows over.
-_LEDGER = """\
-CREATE TABLE _migrations (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  filename TEXT UNIQUE NOT NULL,
-  applied_at DATETIME DEFAULT (datetime('now'))
-);
-"""
 
 
 def of_database(database: str, control: Control) -> str:
@@ -44,29 +35,30 @@ def of_database(database: str, control: Control) -> str:
         return text(db)
 
 
-def of_files(directory: Path, environment: Environment, control: Control) -> str:
-    """The schema that a folder's migrations make on a new database, whether or not what they assert of its rows holds.
-    Raises what `runner.migrate` raises, and RehearsalRefused for one that would change other files."""
+def of_files(database: str, directory: Path, environment: Environment, control: Control) -> str:
+    """The schema that a folder's migrations make on a new database of the same engine, whether or not what they assert
+    of its rows holds. Raises what `runner.migrate` raises, RehearsalRefused for one that would change other files, and
+    ScratchRefused."""
     quiet = Control(control.wait, control.stop, pauses=False, asserts=False)
-    with tempfile.TemporaryDirectory() as folder:
-        database = str(Path(folder) / "scratch.db")
-        files, records = session.look(database, directory, quiet, environment)
+    with workspace(database, quiet.patience(), empty=True) as copies:
+        scratch = copies.original(lambda done, total: None)
+        files, records = session.look(scratch, directory, quiet, environment)
         for step in runner.plan_up(files, records.entries, None, False, environment.name):
             with (
                 session.explained(database, control, "while the migrations were being run"),
-                closing(connect(database, patience=quiet.patience())) as db,
+                closing(connect(scratch, patience=quiet.patience())) as db,
             ):
                 runner.execute(db, [step], quiet, None, Notes(step).of(db))
-        return of_database(database, quiet) if exists(database) else _HEADER
+        return of_database(scratch, quiet)
 
 
 def text(db: Database) -> str:
     """The whole file."""
-    statements = [f"{sql}{_end(sql)}\n" for sql in db.definitions()]
+    script = db.script()
     names = sorted((entry.filename for entry in ledger.entries(db)), key=lambda name: (version_of(name), name))
     rows = ",\n".join(f"  ('{name.replace(chr(39), chr(39) * 2)}')" for name in names)
-    applied = [f"{_LEDGER}INSERT INTO _migrations (filename) VALUES\n{rows};\n"] if names else []
-    return "\n".join([_HEADER, *statements, *applied])
+    applied = f"{ledger.first_creation(db)};\nINSERT INTO {db.ledger(ledger.MIGRATIONS)} (filename) VALUES\n{rows};\n"
+    return "\n".join([_HEADER, *filter(None, [script]), *([applied] if names else [])])
 
 
 def difference(path: Path, wanted: str) -> tuple[str, ...]:
@@ -99,11 +91,6 @@ def write(path: Path, wanted: str) -> bool:
     except OSError as error:
         raise SchemaFileUnusable(path=path, folder=path.parent, doing="written", cause=error.strerror) from error
     return True
-
-
-def _end(sql: str) -> str:
-    """A comment may stand behind the last word."""
-    return "\n;" if "--" in sql.rpartition("\n")[2] else ";"
 
 
 def _read(path: Path) -> str | None:

@@ -63,12 +63,3 @@ class NodeUnready(MigratorError):
     exit_code = 5
     text = "{database}: the node of the Galera cluster that answers takes no part in it: {state}"
     advice = "Name a node of the primary component, or wait for this one: SHOW STATUS LIKE 'wsrep%';"
-
-
-class ServerReadOnly(MigratorError):
-    """Nothing was changed."""
-
-    code = "FA510"
-    exit_code = 4
-    text = "{database} takes no changes: the server is a replica, or was set to be read-only"
-    advice = "Name the one that its changes come from (PostgreSQL finds it: ?host=A,B&target_session_attrs=read-write)"

@@ -104,8 +104,7 @@ class Execution:
                 self._without_transaction()
                 # The record is written as safely as any, whatever the script has set (synchronous, journal_mode).
                 self._db.reset(settings=True)
-                with self._db.transaction():
-                    done = self._record()
+                done = self._recorded()
         except (StatementError, OrphansLeft, Stopped, FileChanged, EndedTransaction) as error:
             raise self._explained(error) from error
         log.info("%s %s: %d statements, %d ms", done.direction, done.filename, done.statements, done.duration_ms)
@@ -176,12 +175,11 @@ class Execution:
                 backfill.run(statement, at)
         self._check_count()
         self._blocked = backfill.longest
-        with self._db.transaction():
-            return self._record()
+        return patiently(self._recorded, self._control)
 
     def _journalled(self) -> Done:
         statements = list(self._script.statements())
-        journal = self._journal = Journal(self._db, self._step, statements)
+        journal = self._journal = Journal(self._db, self._step, statements, self._control)
         with self._ending_its_own():
             for at, statement in enumerate(statements):
                 if journal.is_done(at):
@@ -197,8 +195,7 @@ class Execution:
             self._check_count()
         # Its record is written with the engine's own settings, whatever the script has set.
         self._db.reset(settings=True)
-        with self._db.transaction():
-            return self._record()
+        return patiently(self._recorded, self._control)
 
     def _without_transaction(self) -> None:
         if not self._script.foreign_keys:
@@ -270,6 +267,10 @@ class Execution:
         if orphans:
             message = f"rows without their parent were there before and stay as they are: {summary(orphans)}"
             self._control.report(Warned(self._step.filename, message))
+
+    def _recorded(self) -> Done:
+        with self._db.transaction():
+            return self._record()
 
     def _record(self) -> Done:
         try:

@@ -12,14 +12,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from financial_agent.migrator import ledger, progress
+from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import Busy, ConnectionLost, Database, StatementError
 from financial_agent.migrator.errors_run import SessionLost, StatementUncertain
 from financial_agent.migrator.journal_words import Kind, dropped_tables, is_repeatable, kind_of, lost
 from financial_agent.migrator.ledger import Progress
 from financial_agent.migrator.lexer import Statement, locate
 from financial_agent.migrator.plan import Step, version_of
+from financial_agent.migrator.retry import patiently
 
 _COMMITS = ("COMMIT", "END")
 
@@ -31,8 +34,9 @@ class Journal:
     and SessionLost when what is to be run needs what went with that run's connection.
     """
 
-    def __init__(self, db: Database, step: Step, statements: Sequence[Statement]) -> None:
+    def __init__(self, db: Database, step: Step, statements: Sequence[Statement], control: Control) -> None:
         self._db = db
+        self._control = control
         self._step = step
         self._statements = statements
         self._rows_within = 0  # changed in a transaction of the script's own that is open
@@ -61,7 +65,7 @@ class Journal:
             return self._within(at, kind, execute)
         match kind:
             case "rows":
-                return self._together(at, execute)
+                return self._together(at, execute)[0]
             case "session" | "harmless":  # to be repeated when nothing can be written down behind it
                 rows = execute()
                 if not self._db.in_transaction:
@@ -70,8 +74,8 @@ class Journal:
             case _:
                 return self._noted(at, kind, execute)
 
-    def _together(self, at: int, execute: Callable[[], int], note: Progress | None = None) -> int:
-        """Run a statement and write it down in one transaction, unless it ends that."""
+    def _together(self, at: int, execute: Callable[[], int], note: Progress | None = None) -> tuple[int, bool]:
+        """Run a statement and write it down in one transaction; whether it is, as the statement may have ended that."""
         with self._db.transaction():
             if note:
                 progress.save(self._db, note)
@@ -79,21 +83,19 @@ class Journal:
             done = self._behind(at, rows)
             if is_one := self._db.in_transaction:
                 progress.save(self._db, done)
-        if not is_one:
-            self._save(done)
-        self.progress = done
-        return rows
+        if is_one:
+            self.progress = done
+        return rows, is_one
 
     def _noted(self, at: int, kind: Kind, execute: Callable[[], int]) -> int:
         self.unsettled = True
-        note = self._note(at, kind)
+        note, is_written = self._note(at, kind), False
         try:
             if self._db.has_transactional_ddl:  # and some of what changes it cannot run in a transaction
                 self._save(note)
                 rows = execute()
-                self._save(self._behind(at, rows))
             else:
-                rows = self._together(at, execute, note)
+                rows, is_written = self._together(at, execute, note)
         except ConnectionLost:
             raise
         except StatementError as error:
@@ -104,6 +106,8 @@ class Journal:
             if note.fingerprint not in (None, self._db.fingerprint()):
                 raise StatementError(f"{error}; a part of it took effect", error.offset) from error
             raise
+        if not is_written:
+            self._save(self._behind(at, rows))
         self.unsettled = False
         return rows
 
@@ -161,9 +165,15 @@ class Journal:
             progress.forget(self._db, self._step.filename)
 
     def _save(self, now: Progress) -> None:
+        try:
+            patiently(partial(self._write, now), self._control)
+        except Busy as error:
+            raise StatementError(str(error)) from error  # what was run must not be tried again with it
+        self.progress = now
+
+    def _write(self, now: Progress) -> None:
         with self._db.transaction():
             progress.save(self._db, now)
-        self.progress = now
 
     def _settle(self, running: str) -> None:
         """Find out whether the statement that was being run took effect."""

@@ -244,11 +244,21 @@ def define(db: Database, table: str, definition: Mapping[str, str]) -> None:
     """Create a table of the ledger's, or add the columns that it lacks."""
     present = db.columns(table)
     if not present:
-        columns = ",\n  ".join(f"{name} {db.ledger_types[kind]}" for name, kind in definition.items())
-        db.define(f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}")
+        db.define(_creation(db, table, definition))
     for name, kind in definition.items():
         if present and name not in present:
             db.define(f"ALTER TABLE {db.ledger(table)} ADD COLUMN {name} {db.ledger_types[kind]}")
+
+
+def _creation(db: Database, table: str, definition: Mapping[str, str]) -> str:
+    columns = ",\n  ".join(f"{name} {db.ledger_types[kind]}" for name, kind in definition.items())
+    return f"CREATE TABLE {db.ledger(table)} (\n  {columns}\n){db.ledger_options}"
+
+
+def first_creation(db: Database) -> str:
+    """The statement that makes `_migrations` as the first runner had it: the first run adds the columns, and takes the
+    rows over."""
+    return _creation(db, MIGRATIONS, {name: _MIGRATIONS[name] for name in ("id", "filename", "applied_at")})
 
 
 def take_over(db: Database, checksums: Mapping[str, str]) -> None:

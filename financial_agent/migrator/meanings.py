@@ -101,7 +101,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     ),
     "FA235": (None, "psql would run what stands on that line behind the rows, where nobody looks for it."),
     "FA236": (None, "A section is kept and run without the one above it, and would be read in another way then."),
-    "FA301": (None, "SQLite refused a statement. The whole migration was undone."),
+    "FA301": (None, "The database refused a statement. The whole migration was undone."),
     "FA302": (
         None,
         "OR ROLLBACK and RAISE(ROLLBACK) end the transaction that keeps the migration and its record together.",
@@ -114,7 +114,8 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA307": (None, "The author's own assertion about the data is false here; the migration was undone."),
     "FA308": (
         None,
-        "Each batch is a transaction of its own: those that are finished stay, and the next run goes on there.",
+        "What is finished stays, and the next run goes on behind it: a batch is a transaction of its own, and so is "
+        "each statement where definitions commit by themselves.",
     ),
     "FA309": (None, "The batches would go on for ever, changing the same rows again and again."),
     "FA311": (None, "Commits, rollbacks and closing are the engine's: it keeps the migration and its record together."),
@@ -122,6 +123,12 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA314": (None, "A rebuild keeps every row; the counts before and after are compared."),
     "FA315": (None, "Views and triggers are made anew exactly as they were, and this one does not fit the new table."),
     "FA316": (None, "The new constraints hold for the rows that are there, too."),
+    "FA317": (
+        "nobody can tell whether a statement took effect",
+        "A run was cut off in a statement that commits by itself, or whose procedure may have committed, and the "
+        "schema does not show what became of it. To run it again could do it twice, to leave it out could leave it "
+        "undone.",
+    ),
     "FA320": (
         None,
         "The lock of a run lives as long as the connection that took it. Without it another run may have begun, so "
@@ -131,6 +138,11 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         None,
         "A commit that was on its way when the connection broke has taken place as a whole, or not at all; the ledger "
         "was asked anew, and the text says which.",
+    ),
+    "FA325": (
+        "what a run made for its connection is gone",
+        "Temporary tables, and variables whose value came from the data, go with the connection of the run that failed."
+        " What stands behind would find an empty table, or NULL, and do something else.",
     ),
     "FA401": (None, "DROP TABLE deletes the rows first, and each of them takes its children with it."),
     "FA402": (None, "There is no down section, or none that can be used."),
@@ -186,10 +198,6 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         "The server died, or was stopped, or the network was cut. What the migration had not committed is undone by "
         "the server; what it had is in its records, and the next run goes on behind it.",
     ),
-    "FA510": (
-        None,
-        "A replica has what its primary has: migrations run there, and come to the replica by themselves.",
-    ),
 }
 
 # The findings that are less than errors.
@@ -198,6 +206,11 @@ NOTES = {"FA655", "FA660", "FA661", "FA662", "FA663", "FA670"}
 
 # Findings of `flask db check` that are no rule's: of the proof, and of the lock file.
 FINDINGS: dict[str, tuple[str, str]] = {
+    "FA506": (
+        "the node is outside of the cluster's majority",
+        "A node of a Galera cluster that has lost the majority, or is still getting what it missed, knows neither what "
+        "the others commit nor may it commit itself.",
+    ),
     "FA650": ("it cannot be applied", "It does not run on the schema that the migrations before it make."),
     "FA651": (
         "it fails where there are rows",

@@ -16,21 +16,22 @@ from financial_agent.migrator.errors_run import DiskFull, Interrupted
 from financial_agent.migrator.events import Checking, Event, Ticked
 from financial_agent.migrator.finding import Finding
 from financial_agent.migrator.plan import Step
-from financial_agent.migrator.rehearsal import Notes, differences_that_count
+from financial_agent.migrator.rehearsed import Notes, differences_that_count
 from financial_agent.migrator.schema import Difference, read
 from financial_agent.migrator.script import Migration
 
 _WHEN = "while the migrations were being proven"
 
 
-def prove(migrations: Sequence[Migration], control: Control) -> list[Finding]:
-    """What is wrong with the way there and back of each of the migrations, which begin with no database.
+def prove(migrations: Sequence[Migration], control: Control, beside: str = "sqlite:") -> list[Finding]:
+    """What is wrong with the way there and back of each of the migrations, which begin with no database; on a server,
+    in databases beside the one that is there.
 
-    Raises NoSpace, DiskFull and Interrupted.
+    Raises NoSpace, ScratchRefused, DiskFull and Interrupted.
     """
     with (
         session.explained("the scratch database", control, _WHEN),
-        workspace("sqlite:", control.patience(), empty=True) as copies,
+        workspace(beside, control.patience(), empty=True) as copies,
     ):
         stage = _Stage(copies, control)
         found: list[Finding] = []
@@ -176,7 +177,7 @@ class _Stage:
         """Add rows to the tables that are new, or have become others."""
         with closing(connect(self._work, patience=self._patience)) as db:
             db.forgo_durability()
-            definitions: dict[str, str] = dict(db.query(_DEFINITIONS))
+            definitions = db.fillable()
             changed = {name for name, sql in definitions.items() if self._filled.get(name) != sql}
             empty = sample_rows.fill(db, changed) if changed else []
         self._filled = definitions
@@ -203,26 +204,12 @@ class _Stage:
         if not changes:
             return changes
         with closing(connect(before, readonly=True, patience=self._patience)) as db:
-
-            def is_stamped(table: str, column: str) -> bool:
-                names = (column.replace('"', '""'), table.replace('"', '""'))
-                sql = "SELECT 1 FROM main.\"{1}\" WHERE date(\"{0}\") >= date('now', '-1 day') LIMIT 1"
-                return bool(db.query(sql.format(*names)))
-
             return {
                 table: change._replace(
-                    values=tuple(each for each in change.values if not is_stamped(change.table, each[0]))
+                    values=tuple(each for each in change.values if not db.is_recent(change.table, each[0]))
                 )
                 for table, change in changes.items()
             }
-
-
-# Without those of virtual tables, which alone know what they may hold.
-_DEFINITIONS = """\
-SELECT name, sql FROM sqlite_schema AS each WHERE type = 'table' AND rootpage > 0 AND name NOT GLOB 'sqlite_*'
-AND name NOT IN ('_migrations', '_migration_history', '_migration_progress') AND NOT EXISTS (
-    SELECT 1 FROM sqlite_schema AS owner WHERE owner.type = 'table' AND owner.rootpage = 0
-    AND substr(each.name, 1, length(owner.name) + 1) = owner.name || '_')"""
 
 
 def _up(migration: Migration) -> Step:

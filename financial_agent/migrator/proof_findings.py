@@ -29,7 +29,11 @@ ASPECTS = {
 }
 
 # Failures that any row brings about, or any two. Others depend on what the rows hold, and generated ones prove nothing.
-_WHATEVER_THEY_HOLD = ("NOT NULL constraint failed", "UNIQUE constraint failed", "Cannot add a ")
+_WHATEVER_THEY_HOLD = (
+    *("NOT NULL constraint failed", "UNIQUE constraint failed", "Cannot add a "),  # SQLite
+    *("null value in column", "duplicate key value", "could not create unique index"),  # PostgreSQL
+    *("Duplicate entry", "Invalid use of NULL"),  # MariaDB and MySQL
+)
 _VERBS = {"added": "is left", "changed": "is another", "removed": "is gone"}
 
 

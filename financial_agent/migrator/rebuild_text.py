@@ -13,11 +13,10 @@ from financial_agent.migrator.names import folded, unquoted
 
 _NAME = rf"\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|'(?:[^']|'')*'|{WORD}+"
 _create = re.compile(
-    rf"CREATE{TRIVIA}(TEMPORARY|TEMP|VIRTUAL)?{TRIVIA}TABLE{TRIVIA}(IF{TRIVIA}NOT{TRIVIA}EXISTS{TRIVIA})?"
-    rf"(?:({_NAME}){TRIVIA}\.{TRIVIA})?({_NAME}){TRIVIA}(\(?)",
-    re.IGNORECASE,
+    rf"(?i:CREATE){TRIVIA}(?i:(TEMPORARY|TEMP|VIRTUAL)?){TRIVIA}(?i:TABLE){TRIVIA}"
+    rf"((?i:IF){TRIVIA}(?i:NOT){TRIVIA}(?i:EXISTS){TRIVIA})?(?:({_NAME}){TRIVIA}\.{TRIVIA})?({_NAME}){TRIVIA}(\(?)"
 )
-_table = re.compile(rf"(?:main[ \t]*\.[ \t]*)?({_NAME})", re.IGNORECASE)
+_table = re.compile(rf"(?:(?i:main)[ \t]*\.[ \t]*)?({_NAME})")
 _copy = re.compile(rf"({_NAME})[ \t]*=[ \t]*(?=\S)")
 # What is closed, and then what opens something or closes it.
 _part = re.compile(rf"{COMMENT}|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|/\*|[();'\"`\[]")

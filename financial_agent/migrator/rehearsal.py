@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from financial_agent.migrator import adoption, ledger, plan, progress, rollback, runner, schema, session
@@ -14,70 +14,27 @@ from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Database,
-    Effect,
-    TableChange,
     Workspace,
     compare,
     connect,
     display_name,
+    is_file,
+    rehearses_in_place,
+    undone,
     workspace,
 )
-from financial_agent.migrator.effects import effects_of, foresee
+from financial_agent.migrator.effects import foresee
 from financial_agent.migrator.environment import Environment
-from financial_agent.migrator.errors import MigratorError, RehearsalRefused
+from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.errors_run import DiskFull, Interrupted
 from financial_agent.migrator.events import Copying, Done, Event, Recovered, Warned
 from financial_agent.migrator.execution import summary
-from financial_agent.migrator.lexer import Statement, locate, tokens
 from financial_agent.migrator.plan import Step
-from financial_agent.migrator.schema import Difference
+from financial_agent.migrator.rehearsal_in_place import InPlace, fits
+from financial_agent.migrator.rehearsed import Notes, Place, Rehearsal, Rehearsed, WayBack, differences_that_count
 
-_STATE = "This was a rehearsal on a copy; the database was not touched"
-
-
-@dataclass(frozen=True)
-class WayBack:
-    """What the down section made of the copy, compared with what was there before the migration."""
-
-    failure: str | None
-    schema: tuple[Difference, ...] = ()
-    rows: tuple[TableChange, ...] = ()
-
-    @property
-    def is_complete(self) -> bool:
-        return not (self.failure or self.schema or self.rows)
-
-
-@dataclass(frozen=True)
-class Rehearsed:
-    """What one script did to the copy."""
-
-    step: Step
-    done: Done
-    destroyed: tuple[tuple[Effect, int], ...]
-    """Each with the line of its first statement."""
-    rows: tuple[TableChange, ...]
-    schema: tuple[Difference, ...]
-    orphans: str
-    """The rows that lost their parent, by table; empty when there is none."""
-    problems: tuple[str, ...]
-    """What SQLite's check of the file finds."""
-    way_back: WayBack | None
-    """None for a rollback, and for a migration that has no down section and can have none made."""
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """The rehearsal of a run, up to the step that failed. `size` is in bytes."""
-
-    database: str
-    size: int = 0
-    copy_ms: int = 0
-    is_destructive: bool = False
-    is_backup_due: bool = False
-    """The real run would make a backup first."""
-    steps: list[Rehearsed] = field(default_factory=list)
-    failure: MigratorError | None = None
+_ON_COPY = "This was a rehearsal on a copy; the database was not touched"
+_IN_PLACE = "This was a rehearsal in a transaction, which was rolled back; nothing of it remains"
 
 
 def migrate(
@@ -86,11 +43,15 @@ def migrate(
     *,
     target: str | None = None,
     out_of_order: bool = False,
+    with_data: bool = False,
     environment: Environment | None = None,
     backups: Policy | None = None,
     control: Control | None = None,
 ) -> Rehearsal:
-    """Rehearse what `runner.migrate` would do. Raises what that would raise before it runs the first migration."""
+    """Rehearse what `runner.migrate` would do: on a copy, which of a server's database has rows only `with_data`; or,
+    without, where that is possible, in a transaction that is rolled back.
+
+    Raises what that would raise before it runs the first migration."""
     control, environment = control or Control(), environment or Environment()
     files, records = session.look(database, directory, control, environment)
     entries = records.entries
@@ -106,7 +67,7 @@ def migrate(
         progress.refuse_unfinished(db, steps)
         return steps
 
-    return _rehearse(database, planned, backups, control)
+    return _rehearse(database, planned, with_data, backups, control)
 
 
 def roll_back(
@@ -115,24 +76,72 @@ def roll_back(
     *,
     steps: int = 1,
     to: str | None = None,
+    with_data: bool = False,
     environment: Environment | None = None,
     backups: Policy | None = None,
     control: Control | None = None,
 ) -> Rehearsal:
-    """Rehearse what `rollback.rollback` would do. Raises what that would raise before it runs the first script."""
+    """Rehearse what `rollback.rollback` would do, where `migrate` does it. Raises what that would raise before it runs
+    the first script."""
     control, environment = control or Control(), environment or Environment()
     files, records = session.look(database, directory, control, environment)
     entries = records.entries
     if not plan.to_roll_back(entries, steps=steps, to=to, files=files):
         return Rehearsal(display_name(database))
-    return _rehearse(database, lambda db: rollback.plan_down(db, files, steps, to, control), backups, control)
+    return _rehearse(
+        database, lambda db: rollback.plan_down(db, files, steps, to, control), with_data, backups, control
+    )
 
 
 def _rehearse(
+    database: str,
+    planned: Callable[[Database], list[Step]],
+    with_data: bool,
+    backups: Policy | None,
+    control: Control,
+) -> Rehearsal:
+    with session.explained(database, control, "during the rehearsal"):
+        if rehearses_in_place(database) and not with_data:
+            found = _rehearse_in_place(database, planned, backups, control)
+            if found:
+                return found
+        return _rehearse_on_copy(database, planned, with_data, backups, control)
+
+
+def _rehearse_in_place(
     database: str, planned: Callable[[Database], list[Step]], backups: Policy | None, control: Control
+) -> Rehearsal | None:
+    """None when the steps are not such that a transaction undoes them all."""
+    with undone(database, control.patience()) as db, db.lock():
+        steps = planned(db)
+        if not all(map(fits, steps)):
+            return None
+        destroyed = foresee(database, progress.not_begun(db, steps), control.patience())
+        is_backup_due = backups is not None and runner.is_backup_due(db, steps, destroyed, backups)
+        rehearsal = Rehearsal(
+            display_name(database), "a transaction", is_destructive=bool(destroyed), is_backup_due=is_backup_due
+        )
+        stage = InPlace(db, replace(control, report=_without_results(control.report)))
+        rehearsed: list[Rehearsed] = []
+        try:
+            for step in steps:
+                rehearsed.append(stage.perform(step))
+        except MigratorError as error:
+            error.state = _IN_PLACE
+            return replace(rehearsal, steps=rehearsed, failure=error)
+        return replace(rehearsal, steps=rehearsed)
+
+
+def _rehearse_on_copy(
+    database: str,
+    planned: Callable[[Database], list[Step]],
+    with_data: bool,
+    backups: Policy | None,
+    control: Control,
 ) -> Rehearsal:
     patience = control.patience()
-    with session.explained(database, control, "during the rehearsal"), workspace(database, patience) as copies:
+    with_rows = with_data or is_file(database)
+    with workspace(database, patience, rows=with_rows) as copies:
         clock = time.perf_counter()
         before = copies.original(lambda done, total: control.report(Copying("copying", done, total)))
         copy_ms = round((time.perf_counter() - clock) * 1000)
@@ -141,7 +150,8 @@ def _rehearse(
             steps = planned(db)
             destroyed = foresee(before, progress.not_begun(db, steps), patience)
             is_backup_due = backups is not None and runner.is_backup_due(db, steps, destroyed, backups)
-        rehearsal = Rehearsal(display_name(database), size, copy_ms, bool(destroyed), is_backup_due)
+        where: Place = "a copy" if with_rows else "a copy without rows"
+        rehearsal = Rehearsal(display_name(database), where, size, copy_ms, bool(destroyed), is_backup_due)
         return _with_steps(rehearsal, _Stage(copies, control), before, steps)
 
 
@@ -155,7 +165,7 @@ def _with_steps(rehearsal: Rehearsal, stage: _Stage, before: str, steps: Sequenc
     except MigratorError as error:
         if isinstance(error, DiskFull):  # the copy's own folder is gone when that is read
             error = DiskFull(location=error.location, **{**error.fields, "look": stage.space_hint})
-        error.state = _STATE
+        error.state = _ON_COPY
         return replace(rehearsal, steps=rehearsed, failure=error)
     return replace(rehearsal, steps=rehearsed)
 
@@ -212,51 +222,6 @@ class _Stage:
             now = schema.read(db)
         rows = compare(before, work, notes.written, self._patience)
         return WayBack(None, tuple(differences_that_count(old, now)), tuple(rows))
-
-
-def differences_that_count(before: schema.Schema, after: schema.Schema) -> list[Difference]:
-    """Without those that renaming something and renaming it back leaves: SQLite puts its name in quotes."""
-
-    def plain(state: schema.Schema) -> dict[tuple[str, str], list[str]]:
-        return {(each.type, each.name): [word.strip('"`[]') for word in tokens(each.sql)] for each in state.objects}
-
-    old, new = plain(before), plain(after)
-    return [
-        each
-        for each in schema.differences(before, after)
-        if old.get((each.type, each.name)) != new.get((each.type, each.name))
-    ]
-
-
-class Notes:
-    """What the statements of a step said that they would do."""
-
-    def __init__(self, step: Step) -> None:
-        self.destroyed: dict[Effect, int] = {}
-        self.written: set[str] | None = set()
-        """The tables that may have changed, in lower case; None for all."""
-        self._step = step
-
-    def of(self, db: Database) -> Callable[[Statement], None]:
-        def note(statement: Statement) -> None:
-            self._refuse_to_leave(db, statement)
-            effects = effects_of(db, statement)
-            for effect in effects.destroyed:
-                self.destroyed.setdefault(effect, statement.line)
-                if effect.kind in ("unknown", "rewrite"):
-                    self.written = None
-            if self.written is not None:
-                self.written |= {name.lower() for name in effects.written | effects.created}
-
-        return note
-
-    def _refuse_to_leave(self, db: Database, statement: Statement) -> None:
-        """Raise RehearsalRefused for what would act beyond the copy, perhaps on the very database."""
-        script = self._step.script
-        what = "ATTACH" if script.is_python and "attach" in script.allow else db.reach(statement.text)
-        if what:
-            location = locate(script.source.name, statement, 0)
-            raise RehearsalRefused(location=location, name=self._step.filename, what=what)
 
 
 def _as_warnings(report: Callable[[Event], None]) -> Callable[[Event], None]:

@@ -22,20 +22,22 @@ _DEFINING = {
 }
 # What moves data on a server, or says who may do what with it.
 _ROWS = {
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "REPLACE",
-    "MERGE",
-    "COPY",
-    "LOAD",
-    "TRUNCATE",
-    "VALUES",
-    "WITH",
-    "GRANT",
-    "REVOKE",
+    *(
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "REPLACE",
+        "MERGE",
+        "COPY",
+        "LOAD",
+        "TRUNCATE",
+        "VALUES",
+        "WITH",
+        "GRANT",
+        "REVOKE",
+    ),
+    *("ANALYZE", "VACUUM", "REINDEX", "REFRESH", "OPTIMIZE", "EXPLAIN", "NOTIFY", "LOCK"),
 }
-_ROWS |= {"ANALYZE", "VACUUM", "REINDEX", "REFRESH", "OPTIMIZE", "EXPLAIN", "NOTIFY", "LOCK"}
 # What a PRAGMA names that changes what ALTER TABLE does, or whether the schema's own table can be written.
 _SETTINGS = ("foreign_keys", "legacy_alter_table", "writable_schema", "schema_version")
 _SCHEMA_TABLES = ("sqlite_schema", "sqlite_master")

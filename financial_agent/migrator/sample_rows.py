@@ -10,7 +10,14 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from financial_agent.migrator.databases import Column, Database, OrphansLeft, SchemaObject, StatementError
+from financial_agent.migrator.databases import (
+    Database,
+    ForeignKey,
+    OrphansLeft,
+    Row,
+    SchemaObject,
+    StatementError,
+)
 from financial_agent.migrator.sample_values import Check, Value, candidates, checks_of
 
 ROWS = 4  # that a table is given; every other one has NULL where that fits
@@ -30,15 +37,6 @@ class _Slot:
     is_key: bool = False
 
 
-@dataclass(frozen=True)
-class _Key:
-    """A foreign key. `parent_columns` is empty when it means the parent's primary key."""
-
-    parent: str
-    columns: tuple[str, ...]
-    parent_columns: tuple[str, ...]
-
-
 class _Refused(Exception):
     """No row was found that fits."""
 
@@ -46,7 +44,7 @@ class _Refused(Exception):
 def fill(db: Database, tables: Collection[str]) -> list[str]:
     """Add rows to tables, parents first. Returns the names of those that remain empty. Raises Stopped."""
     objects = [each for each in db.objects() if each.type == "table" and each.name in tables]
-    keys = {each.name: _keys(db, each.name) for each in objects}
+    keys = {each.name: db.foreign_keys(each.name) for each in objects}
     for each in _parents_first(objects, keys):
         # A deferred key, or a trigger that ends the transaction, shows only at the end.
         try:
@@ -57,7 +55,7 @@ def fill(db: Database, tables: Collection[str]) -> list[str]:
     return [each.name for each in objects if db.counts(each.name, []) == [0]]
 
 
-def _parents_first(objects: Sequence[SchemaObject], keys: dict[str, list[_Key]]) -> list[SchemaObject]:
+def _parents_first(objects: Sequence[SchemaObject], keys: dict[str, list[ForeignKey]]) -> list[SchemaObject]:
     """Each table behind those that it refers to; where they refer to each other, by name."""
     waiting, found = list(objects), list[SchemaObject]()
     while waiting:
@@ -72,18 +70,7 @@ def _parents_first(objects: Sequence[SchemaObject], keys: dict[str, list[_Key]])
     return found
 
 
-def _keys(db: Database, table: str) -> list[_Key]:
-    sql = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
-    found: dict[int, list[tuple[str, str, str | None]]] = {}
-    for id_, parent, column, parent_column in db.query(sql, (table,)):
-        found.setdefault(id_, []).append((parent, column, parent_column))
-    return [
-        _Key(parts[0][0], tuple(part[1] for part in parts), tuple(part[2] for part in parts if part[2]))
-        for parts in found.values()
-    ]
-
-
-def _fill_table(db: Database, table: SchemaObject, keys: Sequence[_Key]) -> None:
+def _fill_table(db: Database, table: SchemaObject, keys: Sequence[ForeignKey]) -> None:
     """Raises _Refused when not even one row fits."""
     (before,) = db.counts(table.name, [])
     checks = list(checks_of(table.sql))
@@ -95,10 +82,10 @@ def _fill_table(db: Database, table: SchemaObject, keys: Sequence[_Key]) -> None
 
 
 def _slots(
-    db: Database, table: SchemaObject, checks: Sequence[Check], keys: Sequence[_Key], number: int
+    db: Database, table: SchemaObject, checks: Sequence[Check], keys: Sequence[ForeignKey], number: int
 ) -> list[_Slot]:
     slots: list[_Slot] = []
-    left = {column.name: column for column in table.columns if not column.generated and not _is_rowid(table, column)}
+    left = {column.name: column for column in table.columns if not column.generated and not db.counts_up(table, column)}
     for key in keys:
         if left.keys() >= set(key.columns):
             nullable = any(not left[name].not_null for name in key.columns)
@@ -106,32 +93,20 @@ def _slots(
             left = {name: column for name, column in left.items() if name not in key.columns}
 
     def evaluate(expression: str) -> Value:
-        try:
-            rows = db.query(f"SELECT {expression}")
-        except StatementError:
-            return None
-        value: Value = rows[0][0]
+        rows = _asked(db, f"SELECT {expression}")
+        value: Value = rows[0][0] if rows else None
         return value
 
     for name, column in left.items():
+        column = column._replace(type=db.spelled_out(column.type))
         slots.append(_Slot((name,), [(value,) for value in candidates(column, checks, number, evaluate)]))
     return slots
 
 
-def _is_rowid(table: SchemaObject, column: Column) -> bool:
-    """SQLite gives it a number of its own when it is left out."""
-    is_alone = sum(each.key > 0 for each in table.columns) == 1
-    return bool(column.key) and is_alone and column.type.upper() == "INTEGER" and "ROWID" not in table.sql.upper()
-
-
-def _parents(db: Database, key: _Key, number: int, nullable: bool) -> list[Values]:
+def _parents(db: Database, key: ForeignKey, number: int, nullable: bool) -> list[Values]:
     """Rows that a foreign key may refer to, another one first for each row; NULL for every other one that may."""
     columns = key.parent_columns or _primary_key(db, key.parent)
-    names = ", ".join(map(_quoted, columns))
-    try:
-        rows = db.query(f"SELECT {names} FROM main.{_quoted(key.parent)} LIMIT 50")
-    except StatementError:  # there is no such table, or no such column
-        rows = []
+    rows = _asked(db, f"SELECT {', '.join(map(db.quoted, columns))} FROM {db.written(key.parent)} LIMIT 50")
     turn = number % len(rows) if rows else 0
     found = [row for row in (*rows[turn:], *rows[:turn]) if None not in row]
     # The row itself, in the hope that it will have that number.
@@ -140,22 +115,35 @@ def _parents(db: Database, key: _Key, number: int, nullable: bool) -> list[Value
     return [*nothing, *found] if number % 2 == 0 else [*found, *nothing]
 
 
+def _asked(db: Database, sql: str) -> list[Row]:
+    """What a query in the middle of a transaction finds; nothing, if there is no such table, or no such column."""
+    db.execute("SAVEPOINT sample")
+    try:
+        return db.query(sql)
+    except StatementError:
+        db.execute("ROLLBACK TO SAVEPOINT sample")
+        return []
+    finally:
+        db.execute("RELEASE SAVEPOINT sample")
+
+
 def _primary_key(db: Database, table: str) -> tuple[str, ...]:
-    rows = db.query("SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk", (table,))
-    return tuple(name for (name,) in rows) or ("rowid",)
+    columns = next((each.columns for each in db.objects() if each.name.lower() == table.lower()), ())
+    keys = sorted((column.key, column.name) for column in columns if column.key)
+    return tuple(name for _, name in keys) or ("rowid",)
 
 
 def _add_row(db: Database, table: SchemaObject, checks: Sequence[Check], slots: Sequence[_Slot], number: int) -> bool:
     """Try values until a row fits; after each refusal others for the columns that it names."""
     chance = random.Random(f"{table.name} {number}")
     chosen = [0] * len(slots)
-    names = ", ".join(_quoted(name) for slot in slots for name in slot.columns)
+    names = ", ".join(db.quoted(name) for slot in slots for name in slot.columns)
     marks = ", ".join("?" for slot in slots for _ in slot.columns)
-    values = f"({names}) VALUES ({marks})" if slots else "DEFAULT VALUES"
-    sql = f"INSERT INTO main.{_quoted(table.name)} {values}"
+    values = f"({names}) VALUES ({marks})" if slots else db.default_row
+    sql = f"INSERT INTO {db.written(table.name)} {values}"
     for _ in range(_TRIES):
         row = [value for slot, at in zip(slots, chosen, strict=True) for value in slot.choices[at]]
-        refusal = _insert(db, sql, row)
+        refusal = _insert(db, sql, [_as_text(value) for value in row] if db.reads_text else row)
         if refusal is None:
             return True
         suspects = _suspects(refusal, slots, checks)
@@ -163,6 +151,10 @@ def _add_row(db: Database, table: SchemaObject, checks: Sequence[Check], slots: 
             many = len(slots[at].choices)
             chosen[at] = (chosen[at] + 1) % many if len(suspects) == 1 else chance.randrange(many)
     return False
+
+
+def _as_text(value: Value) -> Value:
+    return value if value is None or isinstance(value, bytes) else str(value)
 
 
 def _insert(db: Database, sql: str, row: Sequence[Value]) -> str | None:
@@ -173,11 +165,11 @@ def _insert(db: Database, sql: str, row: Sequence[Value]) -> str | None:
     except StatementError as error:
         if not db.in_transaction:
             raise
-        db.execute("ROLLBACK TO sample")
+        db.execute("ROLLBACK TO SAVEPOINT sample")
         return str(error)
     finally:
         if db.in_transaction:
-            db.execute("RELEASE sample")
+            db.execute("RELEASE SAVEPOINT sample")
     return None
 
 
@@ -194,7 +186,3 @@ def _suspects(refusal: str, slots: Sequence[_Slot], checks: Iterable[Check]) -> 
         named = {name.lower() for name in _refused_columns.findall(refusal)}
         found = [at for at, slot in enumerate(slots) if named & {name.lower() for name in slot.columns}]
     return found or list(range(len(slots)))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -133,7 +133,22 @@ def _of_type(column: Column, number: int) -> Iterator[Value]:
     """What its declared type says, and its name where that is the custom of many schemas."""
     name, type_ = column.name.lower(), column.type.upper()
     text = f"{column.name} {number}"
-    if "BOOL" in type_:
+    # What a type lists, or how many characters it holds, and no more.
+    listed = [word.replace("''", "'") for word in re.findall(r"'((?:[^']|'')*)'", column.type)]
+    longest = re.search(r"CHAR[A-Z ]*\((\d+)\)", type_)
+    if longest:
+        text = text if len(text) <= int(longest[1]) else str(number)[: int(longest[1])]
+    if listed:
+        yield from (listed[number % len(listed)], *listed)
+    elif type_.endswith("[]"):
+        yield "{}"
+    elif "UUID" in type_:
+        yield f"00000000-0000-4000-8000-{number:012}"
+    elif type_ in ("INET", "CIDR"):
+        yield f"10.0.0.{number % 256}"
+    elif "INTERVAL" in type_:
+        yield f"{number} days"
+    elif "BOOL" in type_:
         yield from (number % 2, (number + 1) % 2)
     elif "INT" in type_:
         yield from (number, 0, 1, number + 1000, -number)

@@ -44,6 +44,21 @@ def read(db: Database) -> Schema:
     return Schema(tuple(db.objects()))
 
 
+def outline(schema: Schema) -> Schema:
+    """What schemas of two engines have in common: tables, and of their columns the names, which may be NULL, and the
+    primary key."""
+    return Schema(tuple(_outlined(each) for each in schema.objects if each.type == "table"))
+
+
+def _outlined(table: SchemaObject) -> SchemaObject:
+    columns = tuple(
+        Column(each.name.lower(), "", each.not_null or each.key > 0, None, each.key, False)
+        for each in sorted(table.columns, key=lambda each: each.name.lower())
+    )
+    lines = "\n".join(f'"{column.name}" {_definition(column)}'.rstrip() for column in columns)
+    return SchemaObject("table", table.name.lower(), table.name.lower(), lines, columns)
+
+
 def differences(before: Schema, after: Schema) -> list[Difference]:
     """What became of each object, by type and name; none when the schemas are equal."""
     old = {(each.type, each.name): each for each in before.objects}

@@ -36,6 +36,7 @@ from financial_agent.migrator.databases import (
 from financial_agent.migrator.discovery import discover
 from financial_agent.migrator.errors import DatabaseMissing, DatabaseUnusable, NoSpace
 from financial_agent.migrator.errors_files import FileRefused
+from financial_agent.migrator.errors_server import ScratchRefused
 from financial_agent.migrator.events import Copying
 from financial_agent.migrator.ledger import Entry
 from financial_agent.migrator.lexer import Statement, tokens
@@ -62,6 +63,10 @@ Kind = Literal[
 
 _ONLY_DOWN = "its down section differs, the statements that ran do not"
 _NO_STATEMENT = "only comments or white space differ"
+_OF_TWO_ENGINES = (
+    "the databases are of two engines: compared are the names of the migrations, the tables, and of their columns the "
+    "names, which may be NULL, and the primary keys"
+)
 _UNDO = "undo the edit, and put the change into a new migration: flask db new NAME"
 
 
@@ -125,7 +130,12 @@ def verify(
     if against is not None:
         with _opened(against, "Name another file with --against", control) as other, other.snapshot():
             names = (display_name(database), display_name(against))
-            findings += _compared(names, entries, ledger.entries(other), found, schema.read(other))
+            is_one_engine = other.dialect == dialect_of(database)
+            if not is_one_engine:
+                notes = [*notes, _OF_TWO_ENGINES]
+            findings += _compared(
+                names, entries, ledger.entries(other), found, schema.read(other), is_one_engine=is_one_engine
+            )
     return Report(
         database=display_name(database),
         other=None if against is None else display_name(against),
@@ -256,7 +266,7 @@ def _drift(
         return [], []
     try:
         made = replay.result(database, _applied(db, items, entries), control.patience())
-    except CannotReplay as error:
+    except (CannotReplay, ScratchRefused) as error:
         return _drift_by_fingerprint(db, error)
     differences = schema.differences(made, schema.read(db))
     if not differences:
@@ -266,7 +276,7 @@ def _drift(
     return [Finding("drift", message, differences=tuple(differences), hint=hint)], []
 
 
-def _drift_by_fingerprint(db: Database, error: CannotReplay) -> tuple[list[Finding], list[str]]:
+def _drift_by_fingerprint(db: Database, error: CannotReplay | ScratchRefused) -> tuple[list[Finding], list[str]]:
     recorded = ledger.last_fingerprint(db)
     if not recorded:
         return [], [f"whether the schema has drifted is not known: {error}"]
@@ -333,8 +343,15 @@ def _health(db: Database) -> Iterator[Finding]:
 
 
 def _compared(
-    names: tuple[str, str], entries: Sequence[Entry], others: Sequence[Entry], here: Schema, there: Schema
+    names: tuple[str, str],
+    entries: Sequence[Entry],
+    others: Sequence[Entry],
+    here: Schema,
+    there: Schema,
+    *,
+    is_one_engine: bool,
 ) -> Iterator[Finding]:
+    """Of two engines, each has its own variants of the files, and its own types."""
     first, second = names
     ours, theirs = ({entry.filename: entry.checksum for entry in each} for each in (entries, others))
     for filename in sorted(ours.keys() | theirs.keys(), key=plan.version_of):
@@ -342,9 +359,11 @@ def _compared(
             yield Finding("environments", f"it is applied in {first}, and not in {second}", filename)
         elif filename not in ours:
             yield Finding("environments", f"it is applied in {second}, and not in {first}", filename)
-        elif None not in (ours[filename], theirs[filename]) and ours[filename] != theirs[filename]:
+        elif is_one_engine and None not in (ours[filename], theirs[filename]) and ours[filename] != theirs[filename]:
             message = f"it is not the same file that was applied in {first} and in {second}"
             yield Finding("environments", message, filename)
+    if not is_one_engine:
+        here, there = schema.outline(here), schema.outline(there)
     if differences := schema.differences(there, here):
         message = f"the schemas differ (+ only in {first}, - only in {second})"
         yield Finding("environments", message, differences=tuple(differences))

@@ -21,6 +21,7 @@ from financial_agent.migrator.databases.database import (
     EffectKind,
     Effects,
     Forbidden,
+    ForeignKey,
     Orphan,
     OrphansLeft,
     OutOfSpace,
@@ -32,6 +33,7 @@ from financial_agent.migrator.databases.database import (
     StatementError,
     Stopped,
     TableChange,
+    UndoneDatabase,
     Workspace,
 )
 
@@ -47,6 +49,7 @@ __all__ = [
     "EffectKind",
     "Effects",
     "Forbidden",
+    "ForeignKey",
     "Orphan",
     "OrphansLeft",
     "OutOfSpace",
@@ -58,6 +61,7 @@ __all__ = [
     "StatementError",
     "Stopped",
     "TableChange",
+    "UndoneDatabase",
     "Workspace",
     "backup_names",
     "compare",
@@ -73,7 +77,9 @@ __all__ = [
     "loaded",
     "locked",
     "put_in_place",
+    "rehearses_in_place",
     "scratch",
+    "undone",
     "workspace",
 ]
 
@@ -204,6 +210,21 @@ def workspace(database: str, patience: Patience, *, empty: bool = False, rows: b
     `rows` a server's copies have only those of the ledger. Raises NoSpace, DatabaseUnusable and ScratchRefused."""
     with _engine(database).workspace(database, patience, empty=empty, rows=rows) as copies:
         yield copies
+
+
+def rehearses_in_place(database: str) -> bool:
+    """Whether `undone` is there for a database: a transaction undoes definitions, and keeps only those waiting that use
+    what it changes."""
+    return dialect_of(database) == "postgresql"
+
+
+@contextmanager
+def undone(database: str, patience: Patience) -> Iterator[UndoneDatabase]:
+    """A connection of which nothing remains when the context ends. Raises what `connect` raises."""
+    from financial_agent.migrator.databases.postgresql import undone
+
+    with undone.undone(database, patience) as db:
+        yield db
 
 
 def compare(before: str, after: str, tables: Collection[str] | None, patience: Patience) -> list[TableChange]:

@@ -50,6 +50,14 @@ class Column(NamedTuple):
     generated: bool
 
 
+class ForeignKey(NamedTuple):
+    """Which columns of a table refer to which of another. `parent_columns` is empty for the parent's primary key."""
+
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...] = ()
+
+
 class SchemaObject(NamedTuple):
     """A table, index, trigger or view of the user's. `table` is the one it belongs to; only tables have columns."""
 
@@ -260,7 +268,7 @@ class Database(Protocol):
         """Run one statement to its end; the number of rows that it changed, those of its triggers included where the
         database counts them. The one parameter of a COPY … FROM stdin is the lines that it reads."""
 
-    def define(self, sql: str) -> None:
+    def define(self, sql: str) -> object:
         """Make or change a table of the ledger's. If a transaction is open, one is open behind it, too; the part before
         it is committed where definitions are not transactional."""
 
@@ -274,6 +282,29 @@ class Database(Protocol):
     def tables(self) -> dict[str, list[str]]:
         """Every table of the user's with its columns."""
 
+    def fillable(self) -> dict[str, str]:
+        """The tables of the user's that rows can be put into, each with its definition."""
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        """Those that a table has."""
+
+    @property
+    def default_row(self) -> str:
+        """What an INSERT says behind the table's name to leave everything to the defaults."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a value that is given as text becomes one of its column's type."""
+
+    def counts_up(self, table: SchemaObject, column: Column) -> bool:
+        """Whether a column is given a number by itself where an INSERT leaves it out."""
+
+    def spelled_out(self, type_: str) -> str:
+        """A column's type; of one of the user's that lists its values, those, too, each in quotes."""
+
+    def is_recent(self, table: str, column: str) -> bool:
+        """Whether a column holds a moment of the last day, or of later."""
+
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         """The number of a table's rows, and then, for each column, of those with a value."""
 
@@ -283,8 +314,9 @@ class Database(Protocol):
     def objects(self) -> list[SchemaObject]:
         """The user's schema, by type and name."""
 
-    def definitions(self) -> list[str]:
-        """The SQL that makes the user's schema anew, in an order in which it runs: by kind and name."""
+    def script(self) -> str:
+        """The SQL that makes the user's schema anew, for the engine's own client: the same for equal schemas. To be
+        called inside `snapshot`."""
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of the user's schema; the ledger's own tables do not count."""
@@ -375,6 +407,20 @@ class Workspace(Protocol):
 
     def size(self, database: str) -> int:
         """How many bytes a copy takes."""
+
+
+class UndoneDatabase(Database, Protocol):
+    """A connection in one transaction, which is rolled back in the end; what else is a transaction is a part of it."""
+
+    def part(self) -> AbstractContextManager[None]:
+        """What is done inside is undone when the context ends."""
+
+    def tally(self) -> dict[str, tuple[int, int, int]]:
+        """By table, how many rows were inserted, updated and deleted since the transaction began."""
+
+    def remember(self, table: SchemaObject) -> Callable[[], TableChange] | None:
+        """Keep what the rows of a table are. Returns what tells how they differ from that, while the table has the same
+        columns; None for a table that is too large."""
 
 
 class SoleDatabase(Database, Protocol):

@@ -17,8 +17,14 @@ _PREFIX = ".financial_agent-private-"
 _NAME = re.compile(re.escape(_PREFIX) + "[a-z0-9_]{8}")  # what mkdtemp adds
 # A FIFO of that name would wait for ever.
 _AS_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
-# Waits for the end of its parent, and removes the folder: nobody else could after kill -9.
-_REMOVER = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+# Waits for the end of its parent, and removes the folder, if that has not: nobody else could after kill -9.
+_REMOVER = """\
+import os, sys
+sys.stdin.read()
+if os.path.exists(sys.argv[1]):
+    import shutil
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
 
 
 @contextmanager

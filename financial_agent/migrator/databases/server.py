@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from financial_agent.migrator.databases.database import (
     Answer,
+    Column,
     Effects,
     Orphan,
     Patience,
     Row,
+    SchemaObject,
     StatementError,
     Stopped,
 )
@@ -74,6 +76,8 @@ class ServerDatabase:
     knows_effects_by_words = True
     blocks_writers = False
     ledger_options = ""
+    default_row = "DEFAULT VALUES"
+    reads_text = True
 
     def __init__(self, address: str, url: Url, *, readonly: bool, patience: Patience) -> None:
         self.address = address
@@ -107,6 +111,9 @@ class ServerDatabase:
         raise NotImplementedError
 
     def columns(self, table: str) -> list[str]:
+        raise NotImplementedError
+
+    def objects(self) -> list[SchemaObject]:
         raise NotImplementedError
 
     def transaction(self, *, foreign_keys: bool = True) -> AbstractContextManager[Counter[Orphan]]:
@@ -146,6 +153,27 @@ class ServerDatabase:
     def answer(self, sql: str) -> Answer:
         columns, rows, _ = self._ask(sql, ())
         return Answer(columns, len(rows), rows[0] if rows else None)
+
+    def fillable(self) -> dict[str, str]:
+        # The rows of a part of a table are its own, and those of a foreign table another server's.
+        found = [each for each in self.objects() if each.type == "table"]
+        return {each.name: each.sql for each in found if not re.search(r"^CREATE FOREIGN|\) PARTITION OF ", each.sql)}
+
+    def counts_up(self, table: SchemaObject, column: Column) -> bool:
+        numbers = rf"^\W*{re.escape(column.name)}\W.*(AUTO_INCREMENT|AS IDENTITY|nextval\()"
+        return bool(re.search(numbers, table.sql, re.MULTILINE | re.IGNORECASE))
+
+    def spelled_out(self, type_: str) -> str:
+        return type_  # as it is, it has what ENUM lists
+
+    def is_recent(self, table: str, column: str) -> bool:
+        moment = "CURRENT_TIMESTAMP - INTERVAL '1' DAY"
+        try:
+            return bool(
+                self.query(f"SELECT 1 FROM {self.written(table)} WHERE {self.quoted(column)} >= {moment} LIMIT 1")
+            )
+        except StatementError:  # it holds no moments
+            return False
 
     def last_id(self, table: str) -> int:
         # What a sequence gave out last tells nothing of rows: a transaction that was rolled back leaves a gap.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from financial_agent.migrator.databases.database import Database, Row, SchemaObject, TableChange
 
@@ -45,6 +46,28 @@ def compare(before: Database, after: Database, tables: Collection[str] | None, d
     return sorted(each for each in changes if each != TableChange(each.table))
 
 
+class Rows(NamedTuple):
+    """What the server makes of each row of a table: of its key, or of the whole if there is none, and of each value."""
+
+    table: SchemaObject
+    rows: Sequence[Row]
+
+
+def rows_of(db: Database, table: SchemaObject, digest: Digest) -> Rows:
+    """The rows of a table as they are now, to be compared later on."""
+    names = [column.name for column in table.columns]
+    key = [column.name for column in table.columns if column.key] or names
+    return Rows(table, _Side(db, table, key, names, (), digest).rows(0, 1))
+
+
+def difference(before: Rows, after: Rows) -> TableChange:
+    """What became of the rows of a table whose columns are the same again."""
+    names = [column.name for column in before.table.columns]
+    found = _Counted()
+    found.add(before.rows, after.rows, names, (), any(column.key for column in before.table.columns))
+    return found.told(after.table.name, names)
+
+
 def _tables(db: Database) -> dict[str, SchemaObject]:
     return {each.name.lower(): each for each in db.objects() if each.type == "table"}
 
@@ -70,27 +93,12 @@ class _Pair:
         before, after = self._sides(names)
         parts = 1 + max(before.count(), after.count()) // _PART
         old_sums, new_sums = before.sums(parts), after.sums(parts)
-        counted = Counter[str]()
-        inserted = updated = deleted = 0
+        found = _Counted()
         for part in range(parts):
             # What is lost with its column shows in no sum.
-            if old_sums.get(part) == new_sums.get(part) and not self._lost:
-                continue
-            old_rows, new_rows = before.rows(part, parts), after.rows(part, parts)
-            if not self._key:
-                was, now = (Counter(row[0] for row in rows) for rows in (old_rows, new_rows))
-                deleted, inserted = deleted + (was - now).total(), inserted + (now - was).total()
-                counted.update(name for row in old_rows for name in self._losses(row))
-                continue
-            partners = {row[0]: row for row in new_rows}
-            pairs = [(row, partners[row[0]]) for row in old_rows if row[0] in partners]
-            deleted, inserted = deleted + len(old_rows) - len(pairs), inserted + len(new_rows) - len(pairs)
-            for old, new in pairs:
-                differing = [name for at, name in enumerate(names, 1) if old[at] != new[at]]
-                updated += bool(differing)
-                counted.update([*differing, *self._losses(old)])
-        values = tuple((name, counted[name]) for name in (*names, *self._lost) if counted[name])
-        return TableChange(self._new.name, inserted, updated, deleted, values)
+            if old_sums.get(part) != new_sums.get(part) or self._lost:
+                found.add(before.rows(part, parts), after.rows(part, parts), names, self._lost, bool(self._key))
+        return found.told(self._new.name, [*names, *self._lost])
 
     def _sides(self, names: Sequence[str]) -> tuple[_Side, _Side]:
         key = self._key or self._kept
@@ -98,10 +106,6 @@ class _Pair:
             _Side(self._before, self._old, [was for was, _ in key], names, self._lost, self._digest),
             _Side(self._after, self._new, [now for _, now in key], [now for _, now in self._kept], (), self._digest),
         )
-
-    def _losses(self, row: Row) -> list[str]:
-        """The columns that are gone of which a row has a value."""
-        return [name for at, name in enumerate(self._lost, 1 + len(self._kept)) if row[at]]
 
 
 def _kept(old: SchemaObject, new: SchemaObject) -> Iterator[tuple[str, str]]:
@@ -113,6 +117,46 @@ def _kept(old: SchemaObject, new: SchemaObject) -> Iterator[tuple[str, str]]:
             yield column.name, column.name
         elif at < len(places) and places[at] not in known:
             yield column.name, places[at]
+
+
+class _Counted:
+    """What differs, counted so far."""
+
+    def __init__(self) -> None:
+        self._inserted = self._updated = self._deleted = 0
+        self._values = Counter[str]()
+
+    def add(
+        self,
+        old_rows: Sequence[Row],
+        new_rows: Sequence[Row],
+        names: Sequence[str],
+        lost: Sequence[str],
+        is_keyed: bool,
+    ) -> None:
+        """Rows begin with their key, and go on with the columns of these names, in this order."""
+
+        def losses(row: Row) -> list[str]:
+            return [name for at, name in enumerate(lost, 1 + len(names)) if row[at]]
+
+        if not is_keyed:
+            was, now = (Counter(row[0] for row in rows) for rows in (old_rows, new_rows))
+            self._deleted += (was - now).total()
+            self._inserted += (now - was).total()
+            self._values.update(name for row in old_rows for name in losses(row))
+            return
+        partners = {row[0]: row for row in new_rows}
+        pairs = [(row, partners[row[0]]) for row in old_rows if row[0] in partners]
+        self._deleted += len(old_rows) - len(pairs)
+        self._inserted += len(new_rows) - len(pairs)
+        for old, new in pairs:
+            differing = [name for at, name in enumerate(names, 1) if old[at] != new[at]]
+            self._updated += bool(differing)
+            self._values.update([*differing, *losses(old)])
+
+    def told(self, table: str, names: Sequence[str]) -> TableChange:
+        values = tuple((name, self._values[name]) for name in names if self._values[name])
+        return TableChange(table, self._inserted, self._updated, self._deleted, values)
 
 
 class _Side:

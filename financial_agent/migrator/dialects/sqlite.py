@@ -22,7 +22,7 @@ _PRAGMAS_OUTSIDE_TRANSACTION = {"journal_mode", "synchronous", "temp_store", "wa
 
 _QUOTE = r"['\"`\[\]]?"
 _pragma = re.compile(
-    rf"PRAGMA{TRIVIA}(?:{_QUOTE}\w+{_QUOTE}{TRIVIA}\.{TRIVIA})?{_QUOTE}(\w+){_QUOTE}{TRIVIA}([=(])?", re.IGNORECASE
+    rf"(?i:PRAGMA){TRIVIA}(?:{_QUOTE}\w+{_QUOTE}{TRIVIA}\.{TRIVIA})?{_QUOTE}(\w+){_QUOTE}{TRIVIA}([=(])?"
 )
 
 

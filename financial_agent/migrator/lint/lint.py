@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from financial_agent.migrator.databases import Patience
+from financial_agent.migrator.databases import Patience, is_file
 from financial_agent.migrator.errors import Location
 from financial_agent.migrator.finding import Finding
 from financial_agent.migrator.lexer import locate
@@ -15,15 +15,21 @@ from financial_agent.migrator.script import Migration
 
 
 def lint(
-    migrations: Sequence[Migration], minimum: Version | None, patience: Patience, skipped: Collection[int] = ()
+    migrations: Sequence[Migration],
+    minimum: Version | None,
+    patience: Patience,
+    skipped: Collection[int] = (),
+    beside: str = "sqlite:",
 ) -> list[Finding]:
     """What breaks the rules, by file and place; what a file silences is included.
 
     The migrations are all that there are, in order, but for those that are for other environments, with the numbers
-    `skipped`. Raises FileChanged, and Stopped.
+    `skipped`. What only SQLite can tell is not asked of files for a server, whose scratch database is made beside the
+    one that is there. Raises FileChanged, ScratchRefused, and Stopped.
     """
     found: list[tuple[Rule, Found]] = []
-    with walking(patience) as walk:
+    minimum = minimum if is_file(beside) else None
+    with walking(beside, patience) as walk:
         for migration in migrations:
             file = walk.enter(migration)
             found += [(rule, each) for rule in RULES.values() if rule.of_file for each in rule.of_file(file, minimum)]

@@ -10,7 +10,6 @@ from financial_agent.migrator import directives, python_text, rebuild
 from financial_agent.migrator.databases import (
     Column,
     Database,
-    Effects,
     Patience,
     SchemaObject,
     StatementError,
@@ -25,7 +24,7 @@ from financial_agent.migrator.lint.keys import Keys
 from financial_agent.migrator.lint.rule import Broken, File, Folder, Moment, Objects
 from financial_agent.migrator.lint.words import target_of, words_of
 from financial_agent.migrator.plan import Step
-from financial_agent.migrator.replay import defines
+from financial_agent.migrator.replay import is_defining
 from financial_agent.migrator.script import Migration, Script
 
 # A file may hold millions of INSERTs, which are alike: these many of a section are looked at.
@@ -39,6 +38,7 @@ class Walk:
     def __init__(self, db: Database, patience: Patience) -> None:
         self._db = db
         self._patience = patience
+        self._is_sqlite = not db.knows_effects_by_words
         self._objects = Objects()
         self._broken: dict[tuple[str, str], str] = {}
         self._keys = Keys()
@@ -49,6 +49,10 @@ class Walk:
         self._migrations.append(migration)
         before = self._objects
         up = tuple(self._perform(migration.up))
+        if not self._is_sqlite:
+            # Not every server could undo the way back, which is judged by its words alone.
+            down = tuple(self._perform(migration.down, runs=False)) if migration.down else ()
+            return File(migration, _head(migration), up, down, before, self._objects, ())
         file = File(migration, _head(migration), up, (), before, self._objects, self._newly_broken(up))
         self._keys.examine(self._db, file)
         if not migration.down:
@@ -60,10 +64,10 @@ class Walk:
         """What can be said at the end."""
         return Folder(tuple(self._migrations), self._keys.all(), frozenset(skipped))
 
-    def _perform(self, script: Script) -> Iterator[Moment]:
+    def _perform(self, script: Script, *, runs: bool = True) -> Iterator[Moment]:
         if script.is_python:  # what it does shows only when it runs
             return
-        self._db.execute(f"PRAGMA foreign_keys = {'ON' if script.foreign_keys else 'OFF'}")
+        self._db.enforce_foreign_keys(script.foreign_keys)
         inserts = 0
         for statement in script.statements():
             if self._patience.stop(""):
@@ -72,21 +76,22 @@ class Walk:
                 inserts += 1
                 if inserts > _ENOUGH:
                     continue
-            yield self._run(script, statement)
+            yield self._run(script, statement) if runs else self._moment(script, statement)
         self._db.reset(settings=script.leaves_settings)
 
+    def _moment(self, script: Script, statement: Statement) -> Moment:
+        words = words_of(statement.text, statement.dialect)
+        effects = effects_of(self._db, statement)
+        return Moment(script, statement, words, target_of(words), self._objects, self._objects, effects)
+
     def _run(self, script: Script, statement: Statement) -> Moment:
-        words = words_of(statement.text)
-        moment = Moment(script, statement, words, target_of(words), self._objects, self._objects, Effects())
+        moment = self._moment(script, statement)
         refusal = ""
-        if moment.target.verb == "ALTER" and moment.target.name in moment.before.tables:
-            refusal = sqlite_says.refusal(moment, self._patience)
-        moment = replace(
-            moment,
-            effects=effects_of(self._db, statement),
-            double_quoted=sqlite_says.double_quoted(self._db, moment),
-        )
-        if not defines(statement):
+        if self._is_sqlite:
+            if moment.target.verb == "ALTER" and moment.target.name in moment.before.tables:
+                refusal = sqlite_says.refusal(moment, self._patience)
+            moment = replace(moment, double_quoted=sqlite_says.double_quoted(self._db, moment))
+        if not is_defining(self._db, statement) or self._db.reach(statement.text):
             return moment
         try:
             rebuild.execute(self._db, Step(script.source.name, script), statement, "")
@@ -116,7 +121,7 @@ class Walk:
         """Whatever is done inside is undone behind."""
         objects = self._objects
         # A PRAGMA foreign_keys does nothing inside.
-        self._db.execute(f"PRAGMA foreign_keys = {'ON' if script.foreign_keys else 'OFF'}")
+        self._db.enforce_foreign_keys(script.foreign_keys)
         self._db.execute("SAVEPOINT the_way_back")
         try:
             yield
@@ -128,8 +133,8 @@ class Walk:
 
 
 @contextmanager
-def walking(patience: Patience) -> Iterator[Walk]:
-    with scratch("sqlite:", patience, empty=True) as db:
+def walking(beside: str, patience: Patience) -> Iterator[Walk]:
+    with scratch(beside, patience, empty=True) as db:
         yield Walk(db, patience)
 
 
@@ -137,7 +142,8 @@ def _read(db: Database) -> Objects:
     found = Objects()
     places = {"table": found.tables, "view": found.views, "index": found.indexes, "trigger": found.triggers}
     for each in db.objects():
-        places[each.type][each.name.lower()] = _with_columns(db, each) if each.type == "view" else each
+        if each.type in places:
+            places[each.type][each.name.lower()] = _with_columns(db, each) if each.type == "view" else each
     return found
 
 

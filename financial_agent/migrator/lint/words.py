@@ -51,8 +51,8 @@ class Target:
     """The place, among the words, of the first one behind the name."""
 
 
-def words_of(sql: str) -> tuple[Word, ...]:
-    return tuple(Word(text, at) for at, text in placed_tokens(sql))
+def words_of(sql: str, dialect: str = "sqlite") -> tuple[Word, ...]:
+    return tuple(Word(text, at) for at, text in placed_tokens(sql, dialect))
 
 
 def names_in(words: Sequence[Word]) -> set[str]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from financial_agent.migrator.databases import Database, Patience, SoleDatabase, connect, server_backups
-from financial_agent.migrator.databases.mysql.tools import PACKAGE, client
+from financial_agent.migrator.databases.mysql.tools import LOADING, PACKAGE, client
 from financial_agent.migrator.databases.server_backups import Progress
 from financial_agent.migrator.databases.server_tools import run
 from financial_agent.migrator.databases.url import parse
@@ -71,7 +71,7 @@ def loaded(database: str, backup: Path, patience: Patience, progress: Progress) 
         url = parse(draft)
         # A dump of several databases would change those themselves.
         with client(url) as programs, backup.open("rb") as source:
-            run(programs.tool("mariadb", "--one-database", url.name), patience, source=source)
+            run(programs.tool("mariadb", *LOADING, "--one-database", url.name), patience, source=source)
 
     return server_backups.loaded(database, backup, patience, load)
 

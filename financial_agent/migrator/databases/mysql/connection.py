@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from financial_agent.migrator.databases import (
     Answer,
     Borrowing,
     CommitLost,
     ConnectionLost,
+    ForeignKey,
     Orphan,
     OrphansLeft,
     Patience,
@@ -22,15 +23,15 @@ from financial_agent.migrator.databases import (
     StatementError,
 )
 from financial_agent.migrator.databases.mysql import errors, schema
-from financial_agent.migrator.databases.mysql.dial import Connection, dial, usual_decoders
+from financial_agent.migrator.databases.mysql.dial import Connection, dial, is_node, usual_decoders
 from financial_agent.migrator.databases.mysql.foreign_keys import find_orphans
-from financial_agent.migrator.databases.mysql.lock import RunLock
+from financial_agent.migrator.databases.mysql.lock import SessionLock
 from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
-from financial_agent.migrator.errors import MigratorError
-from financial_agent.migrator.errors_server import ServerReadOnly
+from financial_agent.migrator.errors import DatabaseUnusable, MigratorError
 
+_LEASES = "_migration_lock"
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which the server sends with the end of each statement
 # What leaves nothing on the connection: neither a setting, nor a variable, nor a temporary table.
 _LEAVES_NOTHING = re.compile(
@@ -41,6 +42,9 @@ _LEAVES_NOTHING = re.compile(
 
 # What commits by itself all that is open before it begins (https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/).
 _COMMITS = re.compile(r"(?:ALTER|CREATE|DROP|RENAME|TRUNCATE|GRANT|REVOKE)\b", re.IGNORECASE)
+
+if TYPE_CHECKING:
+    from financial_agent.migrator.databases.mysql.lease import Lease
 
 Result = TypeVar("Result")
 
@@ -57,6 +61,7 @@ class MysqlDatabase(ServerDatabase):
 
     dialect = "mysql"
     has_transactional_ddl = False
+    default_row = "() VALUES ()"
     ledger_types: Mapping[str, str] = {
         "id": "BIGINT PRIMARY KEY AUTO_INCREMENT",
         "name": "VARCHAR(255) UNIQUE NOT NULL",
@@ -74,7 +79,7 @@ class MysqlDatabase(ServerDatabase):
     def __init__(self, address: str, url: Url, *, readonly: bool = False, patience: Patience) -> None:
         super().__init__(address, url, readonly=readonly, patience=patience)
         self._leaves_something = False
-        self._lock: RunLock | None = None
+        self._lock: SessionLock | Lease | None = None
         self._connection: Connection = None
         try:
             self._connection = self._dial()
@@ -181,6 +186,9 @@ class MysqlDatabase(ServerDatabase):
     def tables(self) -> dict[str, list[str]]:
         return schema.tables(self.query)
 
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        return schema.foreign_keys(self.query, table)
+
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         wanted = ", ".join(["count(*)", *(f"count({self.quoted(column)})" for column in columns)])
         return [int(count) for count in self.query(f"SELECT {wanted} FROM {self.quoted(table)}")[0]]
@@ -192,8 +200,10 @@ class MysqlDatabase(ServerDatabase):
     def objects(self) -> list[SchemaObject]:
         return schema.objects(self.query, self.url.name)
 
-    def definitions(self) -> list[str]:
-        return schema.definitions(self.objects())
+    def script(self) -> str:
+        from financial_agent.migrator.databases.mysql import dump
+
+        return dump.text(self.objects(), self.query)
 
     def fingerprint(self) -> str:
         return schema.fingerprint(self.query)
@@ -278,7 +288,10 @@ class MysqlDatabase(ServerDatabase):
                 self.query("ROLLBACK")
 
     def settle(self) -> None:
-        """What a script sets is undone behind its transaction."""
+        """What a script sets is undone behind its transaction. But whoever has taken the lock over meanwhile may have
+        written the record that comes next."""
+        if self._lock:
+            self._lock.fence()
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
         from financial_agent.migrator.databases.mysql import guard  # few migrations are written in Python
@@ -301,10 +314,16 @@ class MysqlDatabase(ServerDatabase):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        # An administrator may write there all the same: the replica would then differ from what it follows.
+        # An administrator may write there all the same, and a replica would then differ from what it follows.
         if self.query("SELECT @@global.read_only") == [(1,)]:
-            raise ServerReadOnly(database=self.name)
-        lock = RunLock(self.url, self._patience, self.query, self.ledger("_migration_lock"))
+            fix = "Give the address of the server that it follows, or see who set it: SHOW REPLICA STATUS;"
+            raise DatabaseUnusable(database=self.name, cause="the server is read-only, as replicas are", fix=fix)
+        lock: SessionLock | Lease = SessionLock(self.url, self._patience, self.query)
+        if self._worker.run(partial(is_node, self._connection)):
+            from financial_agent.migrator.databases.mysql.lease import Lease  # few servers are nodes
+
+            is_there = bool(self.columns(_LEASES))
+            lock = Lease(self.url, self._patience, self.query, self.ledger(_LEASES), is_there=is_there)
         with lock.held():
             self._lock = lock
             try:

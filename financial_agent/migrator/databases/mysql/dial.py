@@ -197,7 +197,7 @@ def _fix_node(connection: Connection, url: Url) -> None:
         told = ", ".join(f"{name} = {value}" for name, value in sorted(state.items()))
         raise NodeUnready(database=url.display, state=told)
     # A question is answered as of what any node has committed by now (https://mariadb.com/kb/en/galera-cluster-system-variables/).
-    _run(connection, "SET SESSION wsrep_sync_wait = 1", ())
+    _run(connection, "SET SESSION wsrep_sync_wait = 15", ())
 
 
 def is_mariadb(connection: Connection) -> bool:

@@ -1,8 +1,7 @@
-"""Lets one run at a time work on a ledger: GET_LOCK, which dies with its session.
+"""Lets one run at a time work on the ledger of a single server: GET_LOCK, which dies with its session.
 
 A session of its own holds the lock for the whole run. The session that works holds a second one: when a client is
-killed, the server goes on with what that was running, and the next run waits for its end. Both are a single server's:
-for the nodes of a cluster there is a lease besides.
+killed, the server goes on with what that was running, and the next run waits for its end.
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
+from contextlib import closing, contextmanager, suppress
 
 from financial_agent.migrator.databases.database import Patience, Row, StatementError, Stopped
-from financial_agent.migrator.databases.mysql.dial import Connection, ask, dial, is_node
-from financial_agent.migrator.databases.mysql.lease import Lease
+from financial_agent.migrator.databases.mysql.dial import Connection, ask, dial
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import RunLocked
 from financial_agent.migrator.errors_run import LockLost
@@ -26,81 +23,70 @@ _PURPOSE = "for the other migration run to end"
 Query = Callable[[str, Sequence[object]], list[Row]]
 
 
-class RunLock:
-    """The right to be the only run. `work` asks on the connection that works; `table` is the lease's."""
+def until(attempt: Callable[[], bool], holder: Callable[[], str], url: Url, patience: Patience) -> None:
+    """Try until it works; `holder` tells who has what is waited for. Raises RunLocked and Stopped."""
+    deadline = time.monotonic() + patience.seconds
+    while not attempt():
+        if time.monotonic() > deadline:
+            look = "SHOW FULL PROCESSLIST;"
+            raise RunLocked(lock=holder() or url.display, seconds=patience.seconds, look=look)
+        if patience.stop(_PURPOSE):
+            raise Stopped
+        time.sleep(_POLL)
 
-    def __init__(self, url: Url, patience: Patience, work: Query, table: str) -> None:
+
+class SessionLock:
+    """The right to be the only run. `work` asks on the session that works."""
+
+    def __init__(self, url: Url, patience: Patience, work: Query) -> None:
         # A lock's name has 64 characters at most, and is the whole server's.
-        digest = hashlib.sha256(f"{url.ledger_schema or url.name}".encode()).hexdigest()[:32]
+        digest = hashlib.sha256((url.ledger_schema or url.name).encode()).hexdigest()[:32]
         self._run, self._working = f"financial_agent:{digest}", f"financial_agent:{digest}:w"
         self._url = url
         self._patience = patience
-        self._deadline = time.monotonic() + patience.seconds
         self._work = work
-        self._table = table
         self._holder: Connection = None
-        self._lease: Lease | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold it for as long as the context lasts. Raises RunLocked, Stopped, DatabaseUnusable."""
-        with ExitStack() as stack:
-            self._holder = stack.enter_context(closing(dial(self._url)))
-            self._until(partial(self._take, self._hold, self._run), self._by_session)
-            self._until(partial(self._take, self._work, self._working), self._by_session)
-            stack.callback(self._release)
-            if is_node(self._holder):
-                lease = Lease(self._table, self._holder)
-                self._until(lease.take, lambda: lease.seen)
-                stack.enter_context(lease.kept(self._url))
-                self._lease = lease
-            yield
+        with closing(dial(self._url)) as self._holder:
+            self._take(self._ask, self._run)
+            self._take(self._work, self._working)
+            try:
+                yield
+            finally:
+                with suppress(StatementError):  # a session that ended holds nothing
+                    self._work("SELECT RELEASE_LOCK(?)", (self._working,))
 
     def renew(self) -> None:
         """Hold it also on the session that is the working one now. Raises LockLost."""
         self.ensure()
-        self._deadline = time.monotonic() + self._patience.seconds
-        self._until(partial(self._take, self._work, self._working), self._by_session)
+        self._take(self._work, self._working)
 
     def ensure(self) -> None:
         """Raises LockLost unless it is still held."""
-        if self._hold("SELECT IS_USED_LOCK(?) = CONNECTION_ID()", (self._run,)) != [(1,)]:
+        try:
+            is_held = self._ask("SELECT IS_USED_LOCK(?) = CONNECTION_ID()", (self._run,)) == [(1,)]
+        except StatementError:
+            is_held = False
+        if not is_held:
             raise LockLost(database=self._url.display)
 
     def fence(self) -> None:
-        """As `ensure`; and let what the working session is about to commit fail if the lease is taken over by then."""
+        """To be called just before something is committed. As the session that commits holds a lock itself, no other
+        run can have begun by then. Raises LockLost."""
         self.ensure()
-        if self._lease and not self._lease.touch(self._work):
-            raise LockLost(database=self._url.display)
 
-    def _take(self, on: Query, name: str) -> bool:
-        return on("SELECT GET_LOCK(?, 0)", (name,)) == [(1,)]
-
-    def _until(self, attempt: Callable[[], bool], holder: Callable[[], str]) -> None:
+    def _take(self, on: Query, name: str) -> None:
         # Polled: a GET_LOCK that waits would not let Ctrl-C through.
-        while not attempt():
-            if time.monotonic() > self._deadline:
-                seconds, look = self._patience.seconds, "SHOW FULL PROCESSLIST;"
-                raise RunLocked(lock=holder() or self._url.display, seconds=seconds, look=look)
-            if self._patience.stop(_PURPOSE):
-                raise Stopped
-            time.sleep(_POLL)
+        until(lambda: on("SELECT GET_LOCK(?, 0)", (name,)) == [(1,)], self._by_whom, self._url, self._patience)
 
-    def _by_session(self) -> str:
-        """Who holds it, as far as the server tells."""
+    def _by_whom(self) -> str:
         sql = "SELECT coalesce(IS_USED_LOCK(?), IS_USED_LOCK(?))"
-        ((session,),) = self._hold(sql, (self._run, self._working))
-        if session is None:
-            return ""
-        rows = self._hold("SELECT user, host FROM information_schema.processlist WHERE id = ?", (session,))
-        return f"session {session} of the server" + (f" ({rows[0][0]} from {rows[0][1]})" if rows else "")
+        ((session,),) = self._ask(sql, (self._run, self._working))
+        rows = self._ask("SELECT user, host FROM information_schema.processlist WHERE id = ?", (session,))
+        return f"session {session} of the server ({rows[0][0]} from {rows[0][1]})" if rows else ""
 
-    def _release(self) -> None:
-        with suppress(StatementError):  # a session that ended holds nothing
-            self._work("SELECT RELEASE_LOCK(?)", (self._working,))
-
-    def _hold(self, sql: str, parameters: Sequence[object]) -> list[Row]:
-        try:
-            return ask(self._holder, sql, parameters)
-        except StatementError:
-            raise LockLost(database=self._url.display) from None
+    def _ask(self, sql: str, parameters: Sequence[object]) -> list[Row]:
+        return ask(self._holder, sql, parameters)

@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 from financial_agent.migrator.databases import Busy, Patience, ReplacedHalfway, StatementError, Stopped
 from financial_agent.migrator.databases.mysql import backups
 from financial_agent.migrator.databases.mysql.connection import MysqlDatabase
-from financial_agent.migrator.databases.mysql.tools import client
+from financial_agent.migrator.databases.mysql.tools import LOADING, client
 from financial_agent.migrator.databases.server_backups import Progress
 from financial_agent.migrator.databases.server_scratch import PREFIX
 from financial_agent.migrator.databases.server_tools import run
@@ -140,7 +140,7 @@ class Sole(MysqlDatabase):
             self.execute(f"DROP {kind} IF EXISTS {self.quoted(name)}")
         with client(self.url) as tools:
             programs.seek(0)
-            run(tools.tool("mariadb", self.url.name), self._patience, source=programs)
+            run(tools.tool("mariadb", *LOADING, self.url.name), self._patience, source=programs)
 
 
 def _write_programs(db: MysqlDatabase, target: IO[bytes], patience: Patience) -> None:

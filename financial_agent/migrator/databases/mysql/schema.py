@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from financial_agent.migrator.databases import Column, Row, SchemaObject
+from financial_agent.migrator.databases import Column, ForeignKey, Row, SchemaObject
 from financial_agent.migrator.databases.server import LEDGER_TABLES
 
 Query = Callable[[str, Sequence[object]], list[Row]]
 
 _OURS = ", ".join(f"'{name}'" for name in LEDGER_TABLES)
-# What a definition is made of, a query for each kind. Numbers of rows and of the next key are no part of it.
+# What a definition is made of, a query for each kind. Numbers of rows and of the next key are no part of it, nor is the
+# name of the database: a copy of it is the same.
 _CATALOGUE = (
     "SELECT table_name, table_type, engine, table_collation, create_options, table_comment"
     " FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name NOT IN ({ours}) ORDER BY 1",
@@ -22,7 +23,8 @@ _CATALOGUE = (
     "SELECT table_name, index_name, seq_in_index, column_name, collation, sub_part, non_unique, index_type,"
     " index_comment FROM information_schema.statistics"
     " WHERE table_schema = DATABASE() AND table_name NOT IN ({ours}) ORDER BY 1, 2, 3",
-    "SELECT table_name, constraint_name, ordinal_position, column_name, referenced_table_schema, referenced_table_name,"
+    "SELECT table_name, constraint_name, ordinal_position, column_name,"
+    " nullif(referenced_table_schema, DATABASE()), referenced_table_name,"
     " referenced_column_name FROM information_schema.key_column_usage WHERE constraint_schema = DATABASE()"
     " AND table_schema = DATABASE() AND referenced_table_name IS NOT NULL ORDER BY 1, 2, 3",
     "SELECT table_name, constraint_name, update_rule, delete_rule, match_option"
@@ -32,7 +34,8 @@ _CATALOGUE = (
     "SELECT table_name, partition_name, subpartition_name, partition_method, partition_expression,"
     " partition_description FROM information_schema.partitions"
     " WHERE table_schema = DATABASE() AND partition_name IS NOT NULL ORDER BY 1, 2, 3",
-    "SELECT table_name, view_definition, check_option, security_type FROM information_schema.views"
+    "SELECT table_name, replace(view_definition, concat('`', replace(DATABASE(), '`', '``'), '`.'), ''),"
+    " check_option, security_type FROM information_schema.views"
     " WHERE table_schema = DATABASE() ORDER BY 1",
     "SELECT trigger_name, event_object_table, action_timing, event_manipulation, action_order, action_statement,"
     " sql_mode FROM information_schema.triggers WHERE trigger_schema = DATABASE() ORDER BY 1",
@@ -77,6 +80,22 @@ def tables(query: Query) -> dict[str, list[str]]:
     for table, column in query(sql, ()):
         found.setdefault(table, []).append(column)
     return found
+
+
+def foreign_keys(query: Query, table: str) -> list[ForeignKey]:
+    """Those that a table has to tables of the same database."""
+    sql = (
+        "SELECT constraint_name, referenced_table_name, column_name, referenced_column_name"
+        " FROM information_schema.key_column_usage WHERE table_schema = DATABASE() AND table_name = ?"
+        " AND referenced_table_schema = DATABASE() ORDER BY constraint_name, ordinal_position"
+    )
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for name, *part in query(sql, (table,)):
+        found.setdefault(name, []).append((part[0], part[1], part[2]))
+    return [
+        ForeignKey(tuple(own for _, own, _ in parts), parts[0][0], tuple(theirs for _, _, theirs in parts))
+        for parts in found.values()
+    ]
 
 
 def triggers(query: Query, table: str, home: str) -> list[str]:
@@ -155,8 +174,8 @@ def _normal(sql: str, database: str) -> str:
 _ORDER = ("sequence", "table", "function", "view", "procedure", "trigger", "event")
 
 
-def definitions(found: Collection[SchemaObject]) -> list[str]:
-    """The SQL that makes the objects anew, in an order in which it runs."""
+def in_order(found: Collection[SchemaObject]) -> list[SchemaObject]:
+    """The objects in an order in which they can be made."""
     waiting = sorted(found, key=lambda each: (_ORDER.index(each.type), each.name))
     made: list[SchemaObject] = []
     while waiting:
@@ -164,7 +183,7 @@ def definitions(found: Collection[SchemaObject]) -> list[str]:
         ready = next((each for each in waiting if not _needs(each, names - {quoted(each.name)})), waiting[0])
         waiting.remove(ready)
         made.append(ready)
-    return [each.sql for each in made]
+    return made
 
 
 def _needs(each: SchemaObject, names: Collection[str]) -> bool:

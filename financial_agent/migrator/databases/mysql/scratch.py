@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from financial_agent.migrator.databases import url as urls
 from financial_agent.migrator.databases.database import Database
-from financial_agent.migrator.databases.mysql.tools import client
+from financial_agent.migrator.databases.mysql.tools import LOADING, client
 from financial_agent.migrator.databases.server_scratch import PREFIX, Scratches
 from financial_agent.migrator.databases.server_tools import pipe
 
@@ -58,7 +58,7 @@ class MysqlScratches(Scratches):
     def _copy(self, source: str, target: str, *what: str, tables: Sequence[str] = ()) -> None:
         with client(urls.parse(self.database)) as programs:
             dump = programs.tool("mariadb-dump", *_DUMP, *what, source, *tables)
-            pipe(dump, programs.tool("mariadb", target), self.patience)
+            pipe(dump, programs.tool("mariadb", *LOADING, target), self.patience)
 
     def drop(self, name: str) -> None:
         self.beside.execute(f"DROP DATABASE IF EXISTS {name}")

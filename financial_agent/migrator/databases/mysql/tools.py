@@ -10,6 +10,7 @@ from financial_agent.migrator.databases.server_tools import Tool, find, secret_f
 from financial_agent.migrator.databases.url import Url
 
 PACKAGE = "mariadb-client"
+LOADING = ("--comments",)  # else the client takes the comments out of triggers and routines
 _OPTIONS = {"unix_socket": "socket", "ssl_ca": "ssl-ca", "ssl_cert": "ssl-cert", "ssl_key": "ssl-key"}
 
 

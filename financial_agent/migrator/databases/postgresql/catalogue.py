@@ -8,13 +8,26 @@ COLUMNS_OF = """\
 SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"""
 TRIGGERS_OF = "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(?) AND NOT tgisinternal ORDER BY tgname"
 
+# The columns of a key, in their order, stand a line each.
+FOREIGN_KEYS_OF = """\
+SELECT CASE WHEN n.nspname = ? THEN '' ELSE quote_ident(n.nspname) || '.' END || quote_ident(c.relname),
+(SELECT string_agg(a.attname, E'\\n' ORDER BY k.place) FROM unnest(o.conkey) WITH ORDINALITY AS k (number, place)
+ JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.number),
+(SELECT string_agg(a.attname, E'\\n' ORDER BY k.place) FROM unnest(o.confkey) WITH ORDINALITY AS k (number, place)
+ JOIN pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.number)
+FROM pg_constraint o JOIN pg_class c ON c.oid = o.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE o.contype = 'f' AND o.conrelid = to_regclass(?) ORDER BY o.conname"""
+
+_OURS = "«ours»"  # stands for the schemas that this application's own objects may be in beside its ledger
 _LEDGER = ", ".join(f"'{name}'" for name in LEDGER_TABLES)
 
 
 def _own(catalog: str, oid: str) -> str:
-    """Neither the server's own objects nor those of an extension."""
+    """Neither the server's own objects nor those of an extension, nor of an application with a ledger of its own."""
     return f"""\
 n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'
+AND n.nspname NOT IN (SELECT o.nspname FROM pg_class m JOIN pg_namespace o ON o.oid = m.relnamespace
+WHERE m.relname = '_migrations' AND m.relkind = 'r' AND o.nspname NOT IN ({_OURS}))
 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '{catalog}'::regclass AND d.objid = {oid}
 AND d.deptype = 'e')"""
 
@@ -92,7 +105,7 @@ WHERE {_own("pg_proc", "p.oid")}""",
 SELECT 'trigger', n.nspname, g.tgname, c.oid::regclass::text, pg_get_triggerdef(g.oid, true)
 || CASE g.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' DISABLED' WHEN 'R' THEN ' ON REPLICA' ELSE ' ALWAYS' END
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT g.tgisinternal AND {_own("pg_trigger", "g.oid")}""",
+WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND {_own("pg_trigger", "g.oid")}""",
     f"""\
 SELECT 'type', n.nspname, t.typname, '', 'CREATE TYPE ' || format_type(t.oid, NULL) || ' AS ' || CASE t.typtype
 WHEN 'e' THEN 'ENUM (' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
@@ -138,7 +151,7 @@ LEFT JOIN pg_attribute a ON d.objsubid > 0 AND a.attrelid = c.oid AND a.attnum =
 )
 
 
-def questions(home: str, *, is_inside: bool) -> str:
+def questions(home: str, ledger: str, *, is_inside: bool) -> str:
     """The questions, in one string. Names that are not of the home schema come with their own: for that the search path
     is set, and set back, whatever happens."""
     quoted = '"' + home.replace('"', '""') + '"'
@@ -146,6 +159,7 @@ def questions(home: str, *, is_inside: bool) -> str:
     if not is_inside:
         before, behind = "BEGIN READ ONLY", "ROLLBACK"
     asked = "; ".join((_COLUMNS, _CONSTRAINTS, _TABLES, " UNION ALL ".join(_OTHERS)))
+    asked = asked.replace(_OURS, f"{_literal(home)}, {_literal(ledger)}")
     return f"{before}; SET LOCAL search_path = {quoted}; SELECT {_literal(home)}; {asked}; {behind}"
 
 

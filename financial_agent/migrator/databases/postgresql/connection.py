@@ -19,6 +19,7 @@ from financial_agent.migrator.databases.database import (
     Busy,
     CommitLost,
     ConnectionLost,
+    ForeignKey,
     Orphan,
     Patience,
     Row,
@@ -32,7 +33,7 @@ from financial_agent.migrator.databases.postgresql.problems import find_problems
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
 from financial_agent.migrator.errors import DatabaseUnusable
-from financial_agent.migrator.errors_server import ServerReadOnly
+from financial_agent.migrator.lexer import tokens
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
@@ -98,8 +99,8 @@ class PostgresqlDatabase(ServerDatabase):
         # A pooler gives its own number to a client. What is set for a session there stays for other clients.
         self._is_pooled = row[0] != connection.info.backend_pid
         if not self._is_pooled:
-            own = "default_transaction_read_only = on" if self._readonly else "default_transaction_read_only = off"
-            self._send(connection, "; ".join(f"SET {each}" for each in (own, *self._limits())))
+            own = ("default_transaction_read_only = on",) if self._readonly else ()
+            self._send(connection, "; ".join(f"SET {each}" for each in (*own, *self._limits())))
 
     def _stop(self, purpose: str) -> bool:
         if self._blockers:
@@ -210,6 +211,15 @@ class PostgresqlDatabase(ServerDatabase):
     def tables(self) -> dict[str, list[str]]:
         return {each.name: [column.name for column in each.columns] for each in self.objects() if each.type == "table"}
 
+    def spelled_out(self, type_: str) -> str:
+        sql = "SELECT string_agg(quote_literal(enumlabel), ' ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = "
+        ((values,),) = self.query(f"{sql}to_regtype(?)", (type_,))
+        return f"ENUM {values}" if values else type_
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        rows = self.query(catalogue.FOREIGN_KEYS_OF, (self.home, self.written(table)))
+        return [ForeignKey(tuple(own.split("\n")), parent, tuple(theirs.split("\n"))) for parent, own, theirs in rows]
+
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         wanted = ", ".join(["count(*)", *(f"count({self.quoted(column)})" for column in columns)])
         return list(self.query(f"SELECT {wanted} FROM {table}")[0])
@@ -218,16 +228,32 @@ class PostgresqlDatabase(ServerDatabase):
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # nobody waits for it
 
     def objects(self) -> list[SchemaObject]:
-        return schema.objects(self._run(catalogue.questions(self._home, is_inside=self._is_open())))
+        return schema.objects(self._run(self._questions()))
 
-    def definitions(self) -> list[str]:
-        return [each.sql for each in self.objects()]
+    def _questions(self) -> str:
+        return catalogue.questions(self._home, self._ledger_schema, is_inside=self._is_open())
+
+    def script(self) -> str:
+        from financial_agent.migrator.databases.postgresql import dump
+
+        ((snapshot,),) = self.query("SELECT pg_export_snapshot()")
+        return dump.text(self.url, snapshot, [self.ledger(table) for table in LEDGER_TABLES], self._patience)
 
     def fingerprint(self) -> str:
         return schema.fingerprint(self.objects())
 
     def triggers(self, table: str) -> list[str]:
         return [name for (name,) in self.query(catalogue.TRIGGERS_OF, (self.written(table),))]
+
+    def cascades(self, drop_table: str) -> tuple[str, list[str]]:
+        from financial_agent.migrator.databases.postgresql.cascades import find_cascades  # few statements say CASCADE
+
+        words = tokens(drop_table, self.dialect)
+        effects = self.effects(drop_table)
+        if "CASCADE" not in map(str.upper, words) or not effects.destroyed or not effects.destroyed[0].name:
+            return "", []
+        head = f"{words[0].upper()} {', '.join(effect.name for effect in effects.destroyed)}"
+        return head, find_cascades(self.query, effects, words[0].upper())
 
     def problems(self, *, quick: bool = False) -> list[str]:
         return find_problems(self.query, quick=quick)
@@ -315,10 +341,18 @@ class PostgresqlDatabase(ServerDatabase):
 
         return guard.lend(self._connection, self._worker, use, rules, self._patience.stop)
 
+    def _refuse_to_only_read(self) -> None:
+        ((is_standby, only_reads),) = self.query("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')")
+        if is_standby:
+            fix = "Give the address of the primary, or several with ?host=A,B&target_session_attrs=read-write"
+            raise DatabaseUnusable(database=self.name, cause="it is a standby, which only answers questions", fix=fix)
+        if only_reads == "on":
+            fix = "See who set it: SELECT * FROM pg_settings WHERE name = 'default_transaction_read_only'"
+            raise DatabaseUnusable(database=self.name, cause="its transactions may only read", fix=fix)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
-        if self.query("SELECT pg_is_in_recovery()") == [(True,)]:
-            raise ServerReadOnly(database=self.name)
+        self._refuse_to_only_read()
         with RunLock(self.url, self._ledger_schema, self._patience) as self._lock:
             try:
                 self._lock.wait_for_others(self.query)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shlex
 import sqlite3
 import time
 from collections import Counter, deque
@@ -37,12 +36,13 @@ from financial_agent.migrator.databases.sqlite import lock as run_lock
 from financial_agent.migrator.databases.sqlite.count import count, last_id
 from financial_agent.migrator.databases.sqlite.effects import find_effects, find_reach
 from financial_agent.migrator.databases.sqlite.foreign_keys import find_cascades, find_orphans, quoted
+from financial_agent.migrator.databases.sqlite.hints import Hints, holders, locked
 from financial_agent.migrator.databases.sqlite.problems import find_problems
 from financial_agent.migrator.databases.sqlite.rebuild import SqliteRebuilding
+from financial_agent.migrator.databases.sqlite.samples import Samples
 from financial_agent.migrator.databases.sqlite.unusable import unusable
 from financial_agent.migrator.errors import (
     DatabaseFolderMissing,
-    DatabaseLocked,
     DatabaseReadOnly,
     DatabaseUnusable,
     MigratorError,
@@ -62,7 +62,7 @@ OR tbl_name NOT IN ('_migrations', '_migration_history', '_migration_progress',
 Result = TypeVar("Result")
 
 
-class SqliteDatabase:
+class SqliteDatabase(Hints, Samples):
     """One connection to one file."""
 
     dialect = "sqlite"
@@ -86,7 +86,6 @@ class SqliteDatabase:
         self.path = path
         self.name = str(path)
         self.address = str(path)
-        self.space_hint = f"df -h {shlex.quote(str(path.parent))}"
         self._readonly = readonly
         self._patience = patience
         self._known_columns: dict[tuple[str, str], tuple[Column, ...]] = {}
@@ -208,8 +207,8 @@ class SqliteDatabase:
             )
         return self._known_columns[table, definition]
 
-    def definitions(self) -> list[str]:
-        return definitions.ordered(self.objects(), self.query)
+    def script(self) -> str:
+        return definitions.text(self.objects(), self.query)
 
     def fingerprint(self) -> str:
         rows = self.query(f"SELECT type, name, tbl_name, sql {_USER_OBJECTS} ORDER BY type, name")
@@ -243,25 +242,14 @@ class SqliteDatabase:
         return find_effects(self._connection, sql)
 
     reach = staticmethod(find_reach)
-    quoted = staticmethod(quoted)
 
     def rebuild(self, rebuild: Rebuild) -> SqliteRebuilding:
         return SqliteRebuilding(self, rebuild)
 
     # Changing.
 
-    def written(self, table: str) -> str:
-        return f"main.{quoted(table)}"
-
     def ledger(self, table: str) -> str:
         return table
-
-    def look_hint(self, table: str) -> str:
-        return f"sqlite3 {shlex.quote(self.name)} '.schema {table}'"
-
-    @property
-    def mend_hint(self) -> str:
-        return f"Restore a backup, or try: sqlite3 {shlex.quote(self.name)} .recover"
 
     def about(self) -> str:
         ((mode,),) = self.query("PRAGMA journal_mode")
@@ -299,8 +287,7 @@ class SqliteDatabase:
             raise
         return self._connection.total_changes - before
 
-    def define(self, sql: str) -> None:
-        self.execute(sql)
+    define = execute
 
     def change(self, sql: str) -> int:
         self.execute(sql)
@@ -363,7 +350,7 @@ class SqliteDatabase:
 
     def _take_lock(self, path: Path) -> sqlite3.Connection:
         holder = None
-        busy = RunLocked(lock=path, seconds=self._patience.seconds, look=f"fuser -v {shlex.quote(str(path))}")
+        busy = RunLocked(lock=path, seconds=self._patience.seconds, look=holders(path))
         try:
             holder = sqlite3.connect(path, isolation_level=None, timeout=0)
             self._wait(partial(run_lock.take, holder), "for the other migration run to end", busy)
@@ -410,14 +397,10 @@ class SqliteDatabase:
                 if not codes.is_busy(error):
                     raise
             if time.monotonic() > deadline:
-                raise busy or self._locked(purpose)
+                raise busy or locked(self.path, self._patience.seconds, purpose)
             if self._patience.stop(purpose):
                 raise Stopped
             time.sleep(_POLL)
-
-    def _locked(self, purpose: str) -> DatabaseLocked:
-        look = f"fuser -v {shlex.quote(self.name)}"
-        return DatabaseLocked(database=self.path, seconds=self._patience.seconds, purpose=purpose, look=look)
 
     def _failure(self, error: sqlite3.Error, sql: str) -> Exception:
         match codes.primary_code(error):
