@@ -196,6 +196,11 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         "A statement that waits for a lock keeps everybody behind it waiting, so it gives up soon (lock_timeout in the "
         "URL, 5 s) and is tried again, until --wait ends. What it waited for is told with who holds it.",
     ),
+    "FA509": (
+        "the connection to the server was lost",
+        "The server died, or was stopped, or the network was cut. What the migration had not committed is undone by "
+        "the server; what it had is in its records, and the next run goes on behind it.",
+    ),
 }
 
 # The findings that are less than errors.

@@ -29,7 +29,7 @@ from financial_agent.migrator.databases.mysql.lock import SessionLock
 from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
-from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.errors import DatabaseUnusable, MigratorError
 
 _LEASES = "_migration_lock"
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which the server sends with the end of each statement
@@ -308,7 +308,10 @@ class MysqlDatabase(ServerDatabase):
                 self.query("ROLLBACK")
 
     def settle(self) -> None:
-        """What a script sets is undone behind its transaction."""
+        """What a script sets is undone behind its transaction. But whoever has taken the lock over meanwhile may have
+        written the record that comes next."""
+        if self._lock:
+            self._lock.fence()
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
         from financial_agent.migrator.databases.mysql import guard  # few migrations are written in Python
@@ -331,6 +334,10 @@ class MysqlDatabase(ServerDatabase):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        # An administrator may write there all the same, and a replica would then differ from what it follows.
+        if self.query("SELECT @@global.read_only") == [(1,)]:
+            fix = "Give the address of the server that it follows, or see who set it: SHOW REPLICA STATUS;"
+            raise DatabaseUnusable(database=self.name, cause="the server is read-only, as replicas are", fix=fix)
         lock: SessionLock | Lease = SessionLock(self.url, self._patience, self.query)
         if self._worker.run(partial(is_node, self._connection)):
             from financial_agent.migrator.databases.mysql.lease import Lease  # few servers are nodes
