@@ -38,6 +38,7 @@ _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
 _PIECE = 1 << 16  # characters of a COPY's data that are sent at once
 _copy_in = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
+_to_savepoint = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)  # the server says no more than ROLLBACK of it
 _copy_out = re.compile(r"\s*COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 
 # Parameters that poolers keep for each client, so they may be set for the session.
@@ -160,7 +161,7 @@ class PostgresqlDatabase(ServerDatabase):
         if _copy_out.match(sql):
             raise StatementError("COPY … TO stdout: nobody reads what it would write", 0)
         found = self._run(sql, parameters)
-        if self._inside and any(map(results.ends_transaction, found)):
+        if self._inside and not _to_savepoint.match(sql) and any(map(results.ends_transaction, found)):
             self._ended = True
         return results.names(found[-1]), results.rows(found[-1]), sum(map(results.changed, found))
 
