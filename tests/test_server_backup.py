@@ -79,6 +79,7 @@ def test_without_the_program_a_run_that_destroys_something_does_not_begin(
         f"Install it: apt-get install {package}, or what has it on this system\n"
         "Or run without a backup: FINANCIAL_AGENT_BACKUP=never"
     )
+    assert getattr(caught.value.__cause__, "code", None) == "FA451"
     assert place.state() == before
     monkeypatch.undo()
     place.migrate(backups=Policy("never", place.policy.folder, 1))
@@ -87,8 +88,10 @@ def test_without_the_program_a_run_that_destroys_something_does_not_begin(
 
 def test_a_program_that_is_older_than_the_server_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_backups, "version", lambda _: (9, 6))
-    with pytest.raises(BackupFailed, match=r"is of version 9\.6, and the server of 1\d"):
+    with pytest.raises(BackupFailed, match=r"is of version 9\.6, and the server of 1\d") as caught:
         place.backup()
+    assert getattr(caught.value.__cause__, "code", None) == "FA436"
+    assert caught.value.hint.startswith("Install the newer one: apt-get install ")
     assert place.listed() == []
 
 
