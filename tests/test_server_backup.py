@@ -192,3 +192,54 @@ def test_what_a_program_says_when_it_fails_has_no_password(place: Place, secret:
     with pytest.raises(BackupUnusable) as caught, restore.prepared(secret, place.policy, made.name, CONTROL):
         pass
     assert tells([str(caught.value), caught.value.hint, repr(caught.value.__cause__)]) == []
+
+
+# With no more rights than the page on servers gives.
+
+
+@pytest.fixture
+def owner(place: Place) -> Iterator[str]:
+    """The URL of the database for a user who owns it, and may make databases to try things in."""
+    user = f"o_{place.name}"[:32]
+    if place.dialect == "postgresql":
+        made = (f"CREATE ROLE {user} LOGIN CREATEDB", f"ALTER DATABASE {place.name} OWNER TO {user}", *_to(place, user))
+        gone = (f"REASSIGN OWNED BY {user} TO CURRENT_USER", f"DROP OWNED BY {user}", f"DROP ROLE {user}")
+    else:
+        made = (
+            f"CREATE USER {user}@'%'",
+            f"GRANT ALL ON `{place.name}`.* TO {user}@'%'",
+            rf"GRANT ALL ON `fa\_scratch\_%`.* TO {user}@'%'",
+        )
+        gone = (f"DROP USER {user}@'%'",)
+    place.do(*made)
+    parts = urlsplit(place.url)
+    try:
+        yield parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}").geturl()
+    finally:
+        place.do(*gone)
+
+
+def _to(place: Place, user: str) -> list[str]:
+    tables = ("one", "_migrations", "_migration_history", "_migration_attempt", "_migration_progress")
+    return [
+        f"ALTER TABLE {table} OWNER TO {user}"
+        for table in tables
+        if place.rows(f"SELECT to_regclass('{table}')") != [(None,)]
+    ]
+
+
+def test_who_owns_the_database_can_restore_it(place: Place, owner: str) -> None:
+    place.url = owner
+    with closing(connect(owner)) as db:
+        if place.dialect == "mysql":
+            db.execute("CREATE TRIGGER stamp BEFORE INSERT ON one FOR EACH ROW SET NEW.t = 'x'")
+            db.execute("CREATE PROCEDURE clear() DELETE FROM one")
+            db.execute("CREATE EVENT later ON SCHEDULE EVERY 1 YEAR DO DELETE FROM one")
+        else:
+            db.execute("CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$")
+        db.execute("CREATE VIEW v AS SELECT n FROM one")
+    before = place.state()
+    made = place.backup()
+    place.migrate()
+    place.put_back(made)
+    assert place.state()[:3] == before[:3]
