@@ -32,10 +32,8 @@ from financial_agent.migrator.databases.database import (
     StatementError,
     Stopped,
     TableChange,
-    UndoneDatabase,
-    Workspace,
 )
-from financial_agent.migrator.databases.sole import SoleDatabase
+from financial_agent.migrator.databases.others import SoleDatabase, UndoneDatabase, Workspace
 
 __all__ = [
     "Answer",
