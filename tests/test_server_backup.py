@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -14,7 +14,7 @@ from financial_agent.config import DEFAULTS, backups
 from financial_agent.migrator import backup, backup_files, restore
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import locked, server_backups
+from financial_agent.migrator.databases import connect, locked, server_backups
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
