@@ -199,7 +199,12 @@ def test_a_closed_standard_error_does_not_stop_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql:/bob:s3cret@db/app", "sqlite:///postgres://bob:s3cret@db/app", "mysql:/:s3cret@db"],
+    [
+        "postgresql:/bob:s3cret@db/app",
+        "postgres:/bob:s3cret@db/app",
+        "sqlite:///postgres://bob:s3cret@db/app",
+        "mysql:/:s3cret@db",
+    ],
 )
 def test_a_url_with_a_slash_too_few_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
     command = [sys.executable, "-m", "flask", "--app", "financial_agent", "db", "status", "--json", "--database", url]
