@@ -38,7 +38,7 @@ def parse(database: str) -> Url:
         return UrlInvalid(database=display, why=why)
 
     if not re.match(r"\w+://", database):  # all of it would be the database's name, with the password
-        raise refuse("behind the engine stands ://")
+        raise refuse("a slash is missing")
     try:
         parts = urlsplit(database)
         port = parts.port
