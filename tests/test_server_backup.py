@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -14,7 +14,7 @@ from financial_agent.config import DEFAULTS, backups
 from financial_agent.migrator import backup, backup_files, restore
 from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import locked, server_backups
+from financial_agent.migrator.databases import connect, locked, server_backups
 from financial_agent.migrator.errors import (
     BackupFailed,
     BackupUnusable,
@@ -79,6 +79,7 @@ def test_without_the_program_a_run_that_destroys_something_does_not_begin(
         f"Install it: apt-get install {package}, or what has it on this system\n"
         "Or run without a backup: FINANCIAL_AGENT_BACKUP=never"
     )
+    assert getattr(caught.value.__cause__, "code", None) == "FA451"
     assert place.state() == before
     monkeypatch.undo()
     place.migrate(backups=Policy("never", place.policy.folder, 1))
@@ -87,8 +88,10 @@ def test_without_the_program_a_run_that_destroys_something_does_not_begin(
 
 def test_a_program_that_is_older_than_the_server_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_backups, "version", lambda _: (9, 6))
-    with pytest.raises(BackupFailed, match=r"is of version 9\.6, and the server of 1\d"):
+    with pytest.raises(BackupFailed, match=r"is of version 9\.6, and the server of 1\d") as caught:
         place.backup()
+    assert getattr(caught.value.__cause__, "code", None) == "FA436"
+    assert caught.value.hint.startswith("Install the newer one: apt-get install ")
     assert place.listed() == []
 
 
@@ -189,3 +192,54 @@ def test_what_a_program_says_when_it_fails_has_no_password(place: Place, secret:
     with pytest.raises(BackupUnusable) as caught, restore.prepared(secret, place.policy, made.name, CONTROL):
         pass
     assert tells([str(caught.value), caught.value.hint, repr(caught.value.__cause__)]) == []
+
+
+# With no more rights than the page on servers gives.
+
+
+@pytest.fixture
+def owner(place: Place) -> Iterator[str]:
+    """The URL of the database for a user who owns it, and may make databases to try things in."""
+    user = f"o_{place.name}"[:32]
+    if place.dialect == "postgresql":
+        made = (f"CREATE ROLE {user} LOGIN CREATEDB", f"ALTER DATABASE {place.name} OWNER TO {user}", *_to(place, user))
+        gone = (f"REASSIGN OWNED BY {user} TO CURRENT_USER", f"DROP OWNED BY {user}", f"DROP ROLE {user}")
+    else:
+        made = (
+            f"CREATE USER {user}@'%'",
+            f"GRANT ALL ON `{place.name}`.* TO {user}@'%'",
+            rf"GRANT ALL ON `fa\_scratch\_%`.* TO {user}@'%'",
+        )
+        gone = (f"DROP USER {user}@'%'",)
+    place.do(*made)
+    parts = urlsplit(place.url)
+    try:
+        yield parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}").geturl()
+    finally:
+        place.do(*gone)
+
+
+def _to(place: Place, user: str) -> list[str]:
+    tables = ("one", "_migrations", "_migration_history", "_migration_attempt", "_migration_progress")
+    return [
+        f"ALTER TABLE {table} OWNER TO {user}"
+        for table in tables
+        if place.rows(f"SELECT to_regclass('{table}')") != [(None,)]
+    ]
+
+
+def test_who_owns_the_database_can_restore_it(place: Place, owner: str) -> None:
+    place.url = owner
+    with closing(connect(owner)) as db:
+        if place.dialect == "mysql":
+            db.execute("CREATE TRIGGER stamp BEFORE INSERT ON one FOR EACH ROW SET NEW.t = 'x'")
+            db.execute("CREATE PROCEDURE clear() DELETE FROM one")
+            db.execute("CREATE EVENT later ON SCHEDULE EVERY 1 YEAR DO DELETE FROM one")
+        else:
+            db.execute("CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$")
+        db.execute("CREATE VIEW v AS SELECT n FROM one")
+    before = place.state()
+    made = place.backup()
+    place.migrate()
+    place.put_back(made)
+    assert place.state()[:3] == before[:3]

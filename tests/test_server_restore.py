@@ -298,6 +298,8 @@ def test_a_commit_whose_answer_is_lost_is_told_and_what_was_replaced_stays_kept(
     assert caught.value.message == (
         f"whether {name} was restored is not known: psql failed: server closed the connection unexpectedly"
     )
+    assert (caught.value.code, caught.value.exit_code) == ("FA438", 3)
+    assert caught.value.hint == "It is as a whole as before, or restored: flask db history"
     assert len(place.kept()) == 1
     assert place.events()[-1] == ("restore", "001_one")
 
@@ -324,6 +326,7 @@ def test_a_restore_that_is_cut_off_behind_its_tables_is_finished_by_another_one(
         f"{place.url.partition('?')[0]} was being restored from {made.path}, and that was cut off: "
         "its tables may be exchanged, and its triggers, views, routines and events may be missing"
     )
+    assert (caught.value.code, caught.value.exit_code) == ("FA437", 4)
     assert caught.value.hint == (
         f"Finish it: flask db restore {made.path}\n"
         "What was there before is among the backups, or else still on the server: SHOW DATABASES LIKE '%replaced%';"

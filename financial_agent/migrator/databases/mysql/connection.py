@@ -296,7 +296,8 @@ class MysqlDatabase(ServerDatabase):
         if self._lock and self.in_transaction:
             self._lock.fence()
         try:
-            self.query("COMMIT")
+            with self._to_the_end():  # who is asked to stop meanwhile could not tell what became of it
+                self.query("COMMIT")
         except ConnectionLost as error:
             raise CommitLost(str(error)) from error
 
@@ -304,7 +305,7 @@ class MysqlDatabase(ServerDatabase):
         """Leave no transaction open. A ROLLBACK that fails must not hide the error that led to it: the server does the
         same when the connection ends."""
         if self.in_transaction:
-            with suppress(StatementError):
+            with suppress(StatementError), self._to_the_end():
                 self.query("ROLLBACK")
 
     def settle(self) -> None:

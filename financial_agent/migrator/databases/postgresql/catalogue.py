@@ -161,7 +161,9 @@ def questions(home: str, ledger: str, *, is_inside: bool) -> str:
         before, behind = "BEGIN READ ONLY", "ROLLBACK"
     asked = "; ".join((_COLUMNS, _CONSTRAINTS, _TABLES, " UNION ALL ".join(_OTHERS)))
     asked = asked.replace(_OURS, f"{_literal(home)}, {_literal(ledger)}")
-    return f"{before}; SET LOCAL search_path = {quoted}; SELECT {_literal(home)}; {asked}; {behind}"
+    # Compiling the questions would take longer than answering them.
+    settings = f"SET LOCAL jit = off; SET LOCAL search_path = {quoted}"
+    return f"{before}; {settings}; SELECT {_literal(home)}; {asked}; {behind}"
 
 
 def _literal(text: str) -> str:

@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -81,8 +80,7 @@ class PostgresqlDatabase(ServerDatabase):
     }
 
     def __init__(self, address: str, url: Url, *, readonly: bool, patience: Patience) -> None:
-        super().__init__(address, url, readonly=readonly, patience=replace(patience, stop=self._stop))
-        self._asked_to_stop = patience.stop
+        super().__init__(address, url, readonly=readonly, patience=patience)
         self._is_pooled = False
         self._blockers: Blockers | None = None
         self._inside = False  # of the context of `transaction`
@@ -119,7 +117,7 @@ class PostgresqlDatabase(ServerDatabase):
     def _stop(self, purpose: str) -> bool:
         if self._blockers:
             self._blockers.look()
-        return self._asked_to_stop(purpose)
+        return super()._stop(purpose)
 
     @property
     def _lock_timeout(self) -> float:
@@ -296,7 +294,8 @@ class PostgresqlDatabase(ServerDatabase):
             return concurrently.run(self.query, super().execute, sql)
         finally:
             if not self._is_pooled and not self._connection.closed:
-                self._run(f"SET lock_timeout = {_milliseconds(self._lock_timeout)}")
+                with self._to_the_end():
+                    self._run(f"SET lock_timeout = {_milliseconds(self._lock_timeout)}")
 
     def enforce_foreign_keys(self, enforce: bool) -> None:
         """They are always enforced: no table has to be rebuilt here."""
@@ -306,9 +305,10 @@ class PostgresqlDatabase(ServerDatabase):
 
     @contextmanager
     def transaction(self, *, foreign_keys: bool = True) -> Iterator[Counter[Orphan]]:
-        self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._local_limits()}")
+        limits = self._local_limits()
         self._inside, self._ended = True, False
         try:
+            self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}")
             if self.url.ledger_schema:
                 self._make_schema()
             yield Counter()
@@ -325,7 +325,8 @@ class PostgresqlDatabase(ServerDatabase):
         if self._lock:
             self._lock.ensure()
         try:
-            (done,) = self._run("COMMIT")
+            with self._to_the_end():  # who is asked to stop meanwhile could not tell what became of it
+                (done,) = self._run("COMMIT")
         except ConnectionLost as error:
             raise CommitLost(str(error)) from None
         if done.command_status == b"ROLLBACK":
@@ -337,7 +338,8 @@ class PostgresqlDatabase(ServerDatabase):
         try:
             if not self._connection.closed and self._is_open():
                 # In one string: a pooler gives the connection to another behind the ROLLBACK, and these locks stay.
-                self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
+                with self._to_the_end():
+                    self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
         except StatementError:
             self._connection.close()
         finally:
