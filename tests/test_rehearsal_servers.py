@@ -180,3 +180,17 @@ def test_a_trigger_that_names_a_database_is_not_copied(mysql: str, folder: Path)
         rehearsal.migrate(mysql, folder, with_data=True)
     assert f"its trigger note names a database ({name}.orders)" in refused.value.message
     assert servers.rows(mysql, "SELECT * FROM orders") == []
+
+
+def test_a_table_whose_name_is_a_word_of_the_language_is_rehearsed(postgresql: str, tmp_path: Path) -> None:
+    (tmp_path / "001_create_order.sql").write_text(
+        '-- migrate:up\nCREATE TABLE "order" (id int PRIMARY KEY);\n'
+        'CREATE TABLE "The ""last""" (of int REFERENCES "order");\n'
+        'INSERT INTO "order" VALUES (1);\nINSERT INTO "The ""last""" VALUES (1);\n'
+        '-- migrate:down\nDROP TABLE "The ""last""", "order";\n'
+    )
+    (step,) = rehearsal.migrate(postgresql, tmp_path).steps
+    assert step.rows == (TableChange('"The ""last"""', inserted=1), TableChange("order", inserted=1))
+    runner.migrate(postgresql, tmp_path)
+    (back,) = rehearsal.roll_back(postgresql, tmp_path).steps
+    assert back.rows == (TableChange('"The ""last"""', deleted=1), TableChange("order", deleted=1))

@@ -38,6 +38,7 @@ _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
 _PIECE = 1 << 16  # characters of a COPY's data that are sent at once
 _copy_in = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
+_parts = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
 _to_savepoint = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)  # the server says no more than ROLLBACK of it
 _copy_out = re.compile(r"\s*COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 
@@ -214,7 +215,10 @@ class PostgresqlDatabase(ServerDatabase):
         return f"psql {shlex.quote(self.name)} -c 'SHOW data_directory', and there: df -h"
 
     def written(self, table: str) -> str:
-        return self.ledger(table) if table in LEDGER_TABLES else table
+        if table in LEDGER_TABLES:
+            return self.ledger(table)
+        # A plain name may be a word that only stands for itself in quotes, such as order.
+        return ".".join(f'"{part}"' for part in (quoted or plain for quoted, plain in _parts.findall(table)))
 
     def columns(self, table: str) -> list[str]:
         return [name for (name,) in self.query(catalogue.COLUMNS_OF, (self.written(table),))]
@@ -233,10 +237,10 @@ class PostgresqlDatabase(ServerDatabase):
 
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         wanted = ", ".join(["count(*)", *(f"count({self.quoted(column)})" for column in columns)])
-        return list(self.query(f"SELECT {wanted} FROM {table}")[0])
+        return list(self.query(f"SELECT {wanted} FROM {self.written(table)}")[0])
 
     def size(self, table: str) -> int:
-        return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # nobody waits for it
+        return int(self.query(f"SELECT count(*) FROM {self.written(table)}")[0][0])  # nobody waits for it
 
     def objects(self) -> list[SchemaObject]:
         return schema.objects(self._run(self._questions()))
