@@ -20,7 +20,7 @@ from financial_agent.migrator.environment import Environment
 from financial_agent.migrator.errors import LockHeld, RunLocked
 from financial_agent.migrator.errors_run import CommitUnknown, LockLost
 from tests import servers
-from tests.helpers import until
+from tests.helpers import started, until
 from tests.test_conformance import QUICK, Place
 
 TABLE = "CREATE TABLE account (id integer PRIMARY KEY, n integer); INSERT INTO account VALUES (1, 1), (2, 1);"
@@ -66,7 +66,7 @@ def test_who_holds_the_lock_of_a_run_is_told(place: Place) -> None:
         ((pid,),) = place.rows(HOLDING)
         error = place.fails(Control(wait=0.3))
     assert isinstance(error, RunLocked)
-    assert f"process {pid} of the server (financial_agent lock, " in str(error)
+    assert f"(process {pid} of the server, financial_agent lock, from " in str(error)
     assert f"SELECT * FROM pg_stat_activity WHERE pid IN ({pid})" in error.hint
 
 
@@ -285,3 +285,15 @@ def test_an_invalid_index_without_a_name_of_its_own_is_told_with_the_command_tha
     place.write({"002_unique": "-- migrate:up transaction:false\nCREATE UNIQUE INDEX CONCURRENTLY ON account (n);"})
     error = place.fails()
     assert "it left an invalid index: DROP INDEX CONCURRENTLY account_n_idx" in str(error)
+
+
+def test_a_server_that_works_for_a_run_that_was_killed_stops_and_the_next_one_goes_on(place: Place) -> None:
+    place.write({"002_slow": "CREATE TABLE slow (n integer);\nSELECT pg_sleep(3600);"})
+    sleeping = f"{RUNNING} AND query LIKE '%pg_sleep%' AND state = 'active'"
+    with started(place.command(), place.root) as process:
+        until(lambda: place.rows(sleeping) != [])
+        process.kill()
+        process.wait()
+    place.write({"002_slow": "CREATE TABLE slow (n integer);"})
+    assert place.migrate(Control(wait=60)) == ["002_slow"]
+    assert place.events()[-2:] == [("failure", "002_slow"), ("apply", "002_slow")]

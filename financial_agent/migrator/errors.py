@@ -61,8 +61,11 @@ class ConfigurationInvalid(MigratorError):
 
 class DatabaseUnsupported(MigratorError):
     code = "FA102"
-    text = "{database!r} does not name a SQLite database: {why}"
-    advice = "Give a file's path, or sqlite:///PATH (three slashes, and a fourth before an absolute path)"
+    text = "{database!r} does not name a database: {why}"
+    advice = (
+        "Give a file's path, or sqlite:///PATH (three slashes, and a fourth before an absolute path)\n"
+        "or a server's: postgresql://USER:PASSWORD@HOST:PORT/NAME, or mysql://…"
+    )
 
 
 class DatabaseFolderMissing(MigratorError):

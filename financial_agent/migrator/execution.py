@@ -136,6 +136,11 @@ class Execution:
         return begun if begun and (begun.batches or (self._journal and begun.statements)) else None
 
     @property
+    def is_unsettled(self) -> bool:
+        """Whether the statement that was run last took effect could not be written down."""
+        return bool(self._journal and self._journal.unsettled)
+
+    @property
     def lasting(self) -> int:
         """How many statements are in effect although the script failed: none of one that ran in a transaction."""
         return 0 if self.is_atomic else self._settled
@@ -349,7 +354,9 @@ class Execution:
                     fix = f"Correct this statement and leave those above it as they are\n{fix}{self._or_else(error)}"
                 else:
                     fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
-                return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
+                return BatchFailed(
+                    location=location, name=name, how=f"failed: {cause}", cause=cause, so_far=self.so_far, fix=fix
+                )
             case OutOfSpace() if not halfway:
                 return DiskFull(location=location, name=name, cause=error, look=self._db.space_hint)
             case EndedTransaction():

@@ -17,7 +17,10 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         None,
         "The file would be made, its folder not: a path that leads nowhere is more often a slip than a wish.",
     ),
-    "FA104": (None, "The file is there, and SQLite cannot open it, or it is no database."),
+    "FA104": (
+        None,
+        "The file, or the server, is there and cannot be used, or it is no database; or no server answers.",
+    ),
     "FA105": (None, "SQLite writes a journal beside the database, so it needs the right to write to the folder, too."),
     "FA106": (None, "A target is a number, a name, or a part of one name."),
     "FA107": (None, "A part of a name must belong to one migration only."),
@@ -125,7 +128,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA316": (None, "The new constraints hold for the rows that are there, too."),
     "FA317": (
         "nobody can tell whether a statement took effect",
-        "A run was cut off in a statement that commits by itself, or whose procedure may have committed, and the "
+        "A run was cut off in a statement that commits by itself, or in a procedure that may have committed, and the "
         "schema does not show what became of it. To run it again could do it twice, to leave it out could leave it "
         "undone.",
     ),
@@ -142,7 +145,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA325": (
         "what a run made for its connection is gone",
         "Temporary tables, and variables whose value came from the data, go with the connection of the run that failed."
-        " What stands behind would find an empty table, or NULL, and do something else.",
+        " What stands behind would find no table, or NULL, and do something else.",
     ),
     "FA401": (None, "DROP TABLE deletes the rows first, and each of them takes its children with it."),
     "FA402": (None, "There is no down section, or none that can be used."),

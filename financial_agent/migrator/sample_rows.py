@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from financial_agent.migrator.databases import (
@@ -26,6 +26,7 @@ _TRIES = 100  # for one row
 Values = tuple[Value, ...]
 
 _refused_columns = re.compile(r"\.([^.,]+)(?=,|$)")
+_quoted_names = re.compile(r"[\"'`.]([^\"'`.]+)[\"'`]")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _parents_first(objects: Sequence[SchemaObject], keys: dict[str, list[Foreign
 def _fill_table(db: Database, table: SchemaObject, keys: Sequence[ForeignKey]) -> None:
     """Raises _Refused when not even one row fits."""
     (before,) = db.counts(table.name, [])
-    checks = list(checks_of(table.sql))
+    checks = list(checks_of(table.sql, db.dialect))
     filled = 0
     for number in range(before + 1, before + ROWS + 1):
         filled += _add_row(db, table, checks, _slots(db, table, checks, keys, number), number)
@@ -173,16 +174,18 @@ def _insert(db: Database, sql: str, row: Sequence[Value]) -> str | None:
     return None
 
 
-def _suspects(refusal: str, slots: Sequence[_Slot], checks: Iterable[Check]) -> list[int]:
+def _suspects(refusal: str, slots: Sequence[_Slot], checks: Sequence[Check]) -> list[int]:
     """The slots whose values may be at fault."""
     what, _, detail = refusal.partition(" constraint failed")
     detail = detail.removeprefix(": ")
-    if what == "CHECK":
-        guilty = [check for check in checks if check.name == detail] or list(checks)
+    quoted = set(_quoted_names.findall(refusal))  # as the servers write them
+    broken = [check for check in checks if check.name and check.name in {detail, *quoted}]
+    if what == "CHECK" or broken:
+        guilty = broken or list(checks)
         found = [at for at, slot in enumerate(slots) if any(c.concerns(n) for c in guilty for n in slot.columns)]
     elif what == "FOREIGN KEY":
         found = [at for at, slot in enumerate(slots) if slot.is_key]
     else:
-        named = {name.lower() for name in _refused_columns.findall(refusal)}
+        named = {name.lower() for name in (*_refused_columns.findall(refusal), *quoted)}
         found = [at for at, slot in enumerate(slots) if named & {name.lower() for name in slot.columns}]
     return found or list(range(len(slots)))

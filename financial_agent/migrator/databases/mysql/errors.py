@@ -27,7 +27,7 @@ _names = re.compile(
     r" '[\w$.*@% -]*'(?:@'[\w.%:-]*')?",
     re.IGNORECASE,
 )
-_apostrophe = re.compile(r"\b(?:does|ca|is|has|was|could|did)n?'t\b")
+_apostrophe = re.compile(r"\b\w+n't\b")
 _quoted = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _near = re.compile(r"near '(.*)' at line (\d+)$", re.DOTALL)
 _manual = re.compile(r";? ?check the manual that corresponds to your \w+ server version for the right syntax to use")

@@ -39,10 +39,22 @@ _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
 _PIECE = 1 << 16  # characters of a COPY's data that are sent at once
 _copy_in = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
+_to_savepoint = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)  # the server says no more than ROLLBACK of it
 _copy_out = re.compile(r"\s*COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 
 # Parameters that poolers keep for each client, so they may be set for the session.
 _SESSION = "SET DateStyle = 'ISO'; SET standard_conforming_strings = on"
+# By the version from which on they are known.
+_TIMEOUTS = {
+    "statement_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 140000,
+    "transaction_timeout": 170000,
+}
+# A server that works for a process that was killed learns of that by itself from version 14 on, where its system tells.
+_WATCH_THE_CLIENT = """\
+DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '2s', false);
+EXCEPTION WHEN OTHERS THEN NULL; END $$"""
 # Everything that a script may have left: also in a transaction all of this is allowed, and undone with it.
 _FORGET = (
     "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; DISCARD SEQUENCES; UNLISTEN *; "
@@ -100,7 +112,8 @@ class PostgresqlDatabase(ServerDatabase):
         self._is_pooled = row[0] != connection.info.backend_pid
         if not self._is_pooled:
             own = ("default_transaction_read_only = on",) if self._readonly else ()
-            self._send(connection, "; ".join(f"SET {each}" for each in (*own, *self._limits())))
+            self._send(connection, "; ".join(f"SET {each}" for each in (*own, *self._limits(connection))))
+            self._send(connection, _WATCH_THE_CLIENT)
 
     def _stop(self, purpose: str) -> bool:
         if self._blockers:
@@ -112,13 +125,13 @@ class PostgresqlDatabase(ServerDatabase):
         """Who waits in the queue for a lock keeps all behind it waiting: not for long."""
         return min(self.url.lock_timeout, self._patience.seconds)
 
-    def _limits(self) -> tuple[str, ...]:
+    def _limits(self, connection: dial.Connection) -> list[str]:
         """What a connection's work is bound by: not by what is meant for those who serve requests."""
-        return (
-            f"lock_timeout = {_milliseconds(self._lock_timeout)}",
-            "statement_timeout = 0",
-            "idle_in_transaction_session_timeout = 0",
-        )
+        unbound = [name for name, version in _TIMEOUTS.items() if connection.info.server_version >= version]
+        return [f"lock_timeout = {_milliseconds(self._lock_timeout)}", *(f"{name} = 0" for name in unbound)]
+
+    def _local_limits(self) -> str:
+        return "; ".join(f"SET LOCAL {each}" for each in self._limits(self._usable()))
 
     def _read_schemas(self) -> tuple[str, str]:
         """That of the ledger, and the one of what is named without any."""
@@ -150,7 +163,7 @@ class PostgresqlDatabase(ServerDatabase):
         if _copy_out.match(sql):
             raise StatementError("COPY … TO stdout: nobody reads what it would write", 0)
         found = self._run(sql, parameters)
-        if self._inside and any(map(results.ends_transaction, found)):
+        if self._inside and not _to_savepoint.match(sql) and any(map(results.ends_transaction, found)):
             self._ended = True
         return results.names(found[-1]), results.rows(found[-1]), sum(map(results.changed, found))
 
@@ -289,8 +302,7 @@ class PostgresqlDatabase(ServerDatabase):
 
     @contextmanager
     def transaction(self, *, foreign_keys: bool = True) -> Iterator[Counter[Orphan]]:
-        local = "; ".join(f"SET LOCAL {each}" for each in self._limits())
-        self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {local}")
+        self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._local_limits()}")
         self._inside, self._ended = True, False
         try:
             if self.url.ledger_schema:
@@ -328,9 +340,8 @@ class PostgresqlDatabase(ServerDatabase):
             self._inside = self._ended = False
 
     def settle(self) -> None:
-        local = "; ".join(f"SET LOCAL {each}" for each in self._limits())
         # A constraint that was put off, and a trigger of it, belong to the script, as does what they say.
-        self._run(f"SET CONSTRAINTS ALL IMMEDIATE; {_FORGET}; {_SESSION}; {local}")
+        self._run(f"SET CONSTRAINTS ALL IMMEDIATE; {_FORGET}; {_SESSION}; {self._local_limits()}")
 
     def reset(self, *, settings: bool) -> None:
         self._run(_FORGET)

@@ -102,11 +102,12 @@ class RunLock:
 
     def _locked(self, holders: Sequence[Row]) -> RunLocked:
         told = [
-            f"process {pid} of the server ({name or 'unnamed'}, {address or 'local'})" for pid, name, address in holders
+            f"process {pid} of the server, {name or 'unnamed'}, from {address or 'its machine'}"
+            for pid, name, address in holders
         ]
         pids = ", ".join(str(pid) for pid, *_ in holders) or "…"
         return RunLocked(
-            lock=" and ".join(told) or self._url.display,
+            lock=f"{self._url.display} ({'; '.join(told)})" if told else self._url.display,
             seconds=self._patience.seconds,
             look=f"SELECT * FROM pg_stat_activity WHERE pid IN ({pids});",
         )

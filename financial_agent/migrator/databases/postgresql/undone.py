@@ -23,8 +23,7 @@ WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT IN ({_OURS})"""
 
 class UndonePostgresqlDatabase(PostgresqlDatabase):
     def begin(self) -> None:
-        local = "; ".join(f"SET LOCAL {each}" for each in self._limits())
-        self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {local}")
+        self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._local_limits()}")
         self._inside = True
 
     @contextmanager
