@@ -159,6 +159,7 @@ def test_a_failure_leaves_what_was_before_it_and_tells_the_truth_of_the_rest(pla
     assert place.has("note") == remains
     assert place.states()["003_notes"] == ("started" if remains else "pending")
     assert place.events()[-1] == ("failure", "003_notes")
+    assert "drift" not in {kind for kind, _ in place.verified()}
     place.write(FILES)
     assert place.migrate() == ["003_notes"]
     assert place.has("note")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from financial_agent.migrator.errors_run import (
     SessionLost,
     StatementUncertain,
 )
-from tests import servers
+from tests import daemons, servers, throwaway
 from tests.helpers import PLAIN, Process, finish, run, started, until
 
 QUICK = Control(wait=10, pauses=False)
@@ -46,7 +48,7 @@ class Place:
         self.url = url
         self.root = root
         self.directory = root / "migrations"
-        self.directory.mkdir(exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self.file = self.directory / "001_change.sql"
 
     def write(self, text: str) -> None:
@@ -391,15 +393,71 @@ def test_a_killed_run_is_finished_by_the_next(moment: int, place: Place) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [1, -1], ids=["before", "behind"])
+@pytest.mark.parametrize("first", [1, 3, -2, -4])
 def test_a_run_may_be_killed_at_any_statement_and_is_finished_by_the_next(
-    side: int, mysql_server: servers.Server, tmp_path: Path
+    first: int, mysql_server: servers.Server, tmp_path: Path
 ) -> None:
-    moment, dies = 0, True
+    moment, dies = first, True
     while dies:
-        moment += 1
         with mysql_server.fresh() as url:
             place = Place(url, tmp_path)
             place.write(MIXED)
-            dies = die_and_go_on(place, side * moment)
-    assert moment > 80
+            dies = die_and_go_on(place, moment)
+        moment += 5 if first > 0 else -5
+    assert abs(moment) > 80
+
+
+def test_ctrl_c_in_a_definition_leaves_it_to_the_next_run_to_find_out(place: Place) -> None:
+    place.begin_with("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    text = "CREATE TABLE a (id INT);\nCREATE TABLE u AS SELECT id, sleep({}) AS n FROM t;\nCREATE TABLE b (id INT);"
+    place.write(text.format(3600))
+    with running(place, "CREATE TABLE u") as (process, _):
+        process.send_signal(signal.SIGINT)
+        finished = finish(process)
+    assert finished.returncode == 130, finished.stderr
+    told = "of 001_change.sql 1 statement is in effect; the next run finds out whether the statement that was being run"
+    assert told in finished.stderr
+    assert place.rows("SELECT 1 FROM information_schema.processlist WHERE info LIKE 'CREATE TABLE u%'") == []
+    assert place.tables() == ["a", "t"]
+    place.write(text.format(0))
+    place.migrate()
+    assert place.tables() == ["a", "b", "t", "u"]
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_a_definition_is_asked_what_became_of_it(tmp_path: Path) -> None:
+    """MariaDB makes a definition as a whole or not at all, also when its process is killed
+    (https://mariadb.com/kb/en/atomic-ddl/)."""
+    owner = daemons.user("mysql")
+    program, *_ = throwaway.mariadb_binaries()
+    with daemons.folder(owner) as folder:
+        throwaway.mariadb_install_db(owner, folder)
+        url = throwaway.mysql_url(folder)
+        options = ["--no-defaults", f"--datadir={folder / 'data'}", f"--socket={folder / 'socket'}"]
+        command = [program, *options, "--skip-networking"]
+
+        @contextmanager
+        def server() -> Iterator[daemons.Daemon]:
+            with daemons.running(owner, command, folder / "log", stop=signal.SIGKILL) as daemon:
+                daemon.wait_until(lambda: (folder / "socket").exists() and servers._answers("mysql", url))
+                yield daemon
+
+        rounds = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4]
+        for number, seconds in enumerate(rounds):
+            with server() as daemon:
+                servers.run(url, f"CREATE DATABASE d{number}")
+                place = Place(url.replace("/mysql?", f"/d{number}?"), tmp_path / str(number))
+                place.begin_with(
+                    "CREATE TABLE t (id INT PRIMARY KEY, n INT)",
+                    "INSERT INTO t SELECT seq, seq FROM seq_1_to_50000",
+                )
+                place.write("ALTER TABLE t ADD KEY by_n (n), ADD COLUMN m INT, ALGORITHM = COPY;\nDROP TABLE t;")
+                with running(place, "ALTER TABLE t") as (process, _):
+                    time.sleep(seconds)
+                    daemon.signal(signal.SIGKILL)
+                    finished = finish(process)
+                    assert finished.returncode in (0, 3), finished.stderr
+            with server():
+                place.migrate()
+                assert place.tables() == []
+                assert place.state() == "applied"

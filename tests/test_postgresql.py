@@ -474,3 +474,13 @@ def test_every_change_of_the_schema_shows_in_the_fingerprint_whatever_the_sessio
     db.execute("RESET search_path")
     db.execute(change)
     assert db.fingerprint() != before
+
+
+def test_what_a_first_run_was_doing_is_noted_in_a_ledger_schema_that_it_makes(place: Place) -> None:
+    url = with_option(place.url, "ledger_schema=ops")
+    with closing(connect(url)) as db:
+        db.note_attempt("something")
+        assert db.attempt() == "something"
+        db.note_attempt(None)
+        assert db.attempt() is None
+    assert place.rows("SELECT count(*) FROM ops._migration_attempt") == [(0,)]

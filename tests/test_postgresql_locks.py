@@ -171,10 +171,13 @@ def test_a_connection_lost_in_the_middle_leaves_nothing(place: Place) -> None:
     assert [event for event, _ in place.events()].count("failure") == 1
 
 
+COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"  # as a message of the protocol
+
+
 @contextmanager
-def cut_at(url: str, word: bytes, *, before: bool) -> Iterator[str]:
-    """The URL of a way to the same database on which the connection breaks once a client has sent some word: before the
-    server gets it, or before its answer comes back."""
+def disturbed(url: str, word: bytes, disturb: Callable[[], bool], *, before: bool) -> Iterator[str]:
+    """The URL of a way to the same database on which something happens once a client has sent some word: before the
+    server gets it, or before its answer comes back. The connection breaks there if it is to."""
     parts = urlsplit(url)
     folder = parse_qs(parts.query).get("host", [""])[0]
     with closing(socket.create_server(("127.0.0.1", 0))) as listener, ExitStack() as stack:
@@ -190,13 +193,15 @@ def cut_at(url: str, word: bytes, *, before: bool) -> Iterator[str]:
                     threading.Thread(target=relay, args=(client, server), daemon=True).start()
 
         def relay(client: socket.socket, server: socket.socket) -> None:
-            is_cut = False
+            is_said = False
             with suppress(OSError):
                 while ready := select.select([client, server], [], [])[0]:
                     for source in ready:
                         data = source.recv(1 << 16)
-                        is_cut = is_cut or (source is client and word in data)
-                        if not data or (is_cut and (before or source is server)):
+                        is_said = word in data if source is client else is_said
+                        is_now = is_said and before == (source is client)
+                        is_said = is_said and not is_now
+                        if not data or (is_now and disturb()):
                             client.shutdown(socket.SHUT_RDWR)
                             server.shutdown(socket.SHUT_RDWR)
                             return
@@ -222,7 +227,7 @@ def test_after_a_connection_lost_during_a_commit_the_ledger_is_asked_what_became
 ) -> None:
     place.write({"002_more": "SELECT 'the one before the cut'; CREATE TABLE more (n integer);"})
     direct, failures = place.url, place.events().count(("failure", "002_more"))
-    with cut_at(direct, b"Q\x00\x00\x00\x0bCOMMIT\x00", before=before) as place.url:
+    with disturbed(direct, COMMIT, lambda: True, before=before) as place.url:
         error = place.fails()
     place.url = direct
     assert isinstance(error, CommitUnknown)
@@ -232,6 +237,27 @@ def test_after_a_connection_lost_during_a_commit_the_ledger_is_asked_what_became
     assert place.states()["002_more"] == "applied"
     assert place.events().count(("apply", "002_more")) == 1
     assert failures == 0
+
+
+def test_a_commit_is_not_stopped_however_slow_it_is(place: Place) -> None:
+    """Afterwards nobody could tell what became of it."""
+    commits: list[int] = []
+
+    def take_long() -> bool:
+        commits.append(1)
+        time.sleep(1)
+        return False
+
+    def stop() -> int | None:
+        return 15 if len(commits) == 2 else None  # the first is that of the note of what is about to run
+
+    direct = place.url
+    place.write({"002_more": "CREATE TABLE more (n integer);"})
+    with disturbed(direct, COMMIT, take_long, before=False) as place.url:
+        assert place.migrate(Control(wait=30, stop=stop)) == ["002_more"]
+    place.url = direct
+    assert len(commits) > 2
+    assert place.events()[-1] == ("apply", "002_more")
 
 
 # What is built while others work.
@@ -297,3 +323,26 @@ def test_a_server_that_works_for_a_run_that_was_killed_stops_and_the_next_one_go
     place.write({"002_slow": "CREATE TABLE slow (n integer);"})
     assert place.migrate(Control(wait=60)) == ["002_slow"]
     assert place.events()[-2:] == [("failure", "002_slow"), ("apply", "002_slow")]
+
+
+def test_what_a_run_cleans_up_behind_itself_is_not_stopped_with_it(place: Place) -> None:
+    """However slow the server is: else the next run would take it for killed."""
+    place.write({"002_slow": "CREATE TABLE slow (n integer);\nSELECT pg_sleep(3600);"})
+    sleeping = f"{RUNNING} AND query LIKE '%pg_sleep%' AND state = 'active'"
+    with ExitStack() as stack:
+
+        def stop() -> int | None:
+            if not place.rows(sleeping):
+                return None
+            other = stack.enter_context(holding(place.url, "LOCK TABLE _migration_attempt"))
+            timer = threading.Timer(1, lambda: other.execute("COMMIT"))
+            stack.callback(timer.join)
+            timer.start()
+            stops.append(15)
+            return 15
+
+        stops: list[int] = []
+        error = place.fails(Control(wait=30, stop=lambda: stops[0] if stops else stop()))
+    assert error.exit_code == 143
+    assert "nothing of the failed run of 002_slow.sql remains" in error.state
+    assert place.rows("SELECT note FROM _migration_attempt") == []

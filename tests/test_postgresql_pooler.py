@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests import servers
-from tests.helpers import PLAIN, finish, started
+from tests.helpers import PLAIN, finish, forked, started, until
 from tests.test_conformance import Place
 
 FILES = {
@@ -73,3 +73,23 @@ def test_eight_runs_that_start_at_once_share_two_connections(place: Place, tmp_p
     told = [line for each in finished for line in each.stdout.splitlines() if line.startswith("Applied")]
     assert len(told) == len(FILES)
     assert place.events() == [("apply", name) for name in FILES]
+
+
+def test_run_after_run_finds_the_lock_free(place: Place) -> None:
+    for at in range(10):
+        place.write({f"{at + 100}_table": f"CREATE TABLE t{at} (n integer);"})
+        assert place.migrate()[-1] == f"{at + 100}_table"
+        assert place.migrate() == []
+
+
+def test_the_lock_of_a_killed_run_is_free_as_soon_as_its_statement_ends(place: Place, postgresql: str) -> None:
+    place.migrate()
+    wait = "DO $$ BEGIN WHILE NOT pg_try_advisory_xact_lock(5) LOOP PERFORM pg_sleep(0.05); END LOOP; END $$;"
+    place.write({"005_wait": f"CREATE TABLE half (n integer);\n{wait}"})
+    with closing(servers.connect(postgresql)) as holder, forked(place.command(), place.root) as process:
+        holder.execute("SELECT pg_advisory_lock(5)")
+        until(lambda: servers.rows(postgresql, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'") != [])
+        process.kill()
+        process.wait()
+    assert place.migrate() == ["005_wait"]
+    assert place.events()[-2:] == [("failure", "005_wait"), ("apply", "005_wait")]

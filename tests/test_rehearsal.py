@@ -530,6 +530,7 @@ def test_the_json_has_it_all(site: Site) -> None:
     assert failure["state"] == "This was a rehearsal on a copy; the database was not touched"
     told = answer["rehearsal"]
     assert told["destructive"]
+    assert told["where"] == "a copy"
     assert told["size"] == site.database.stat().st_size
     (script,) = told["migrations"]
     assert script["filename"] == "002_less.sql"
@@ -539,7 +540,8 @@ def test_the_json_has_it_all(site: Site) -> None:
         {"kind": "delete", "name": "chats", "column": None, "via": None, "everywhere": False, "line": 2}
     ]
     assert (script["schema"], script["foreign_keys"], script["integrity"]) == ([], [], [])
-    assert script["way_back"] == {"complete": False, "failure": None, "schema": [], "rows": script["rows"]}
+    way_back = {"complete": False, "failure": None, "schema": [], "rows": script["rows"], "not_compared": []}
+    assert script["way_back"] == way_back
     assert script["sql"] == "DELETE FROM chats WHERE id = 1;"
     assert script["blocked_ms"] >= 0
     assert site.value("SELECT count(*) FROM chats") == 3

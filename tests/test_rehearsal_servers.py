@@ -11,6 +11,7 @@ from financial_agent.migrator import rehearsal, rollback, runner
 from financial_agent.migrator.databases import TableChange
 from financial_agent.migrator.errors import LockHeld, RehearsalRefused
 from financial_agent.migrator.errors_run import RunFailed
+from financial_agent.migrator.errors_server import ScratchRefused
 from tests import servers
 
 FIRST = """\
@@ -167,3 +168,29 @@ def test_what_names_another_database_is_not_tried_on_a_copy(mysql: str, folder: 
     found = rehearsal.migrate(mysql, folder)
     assert isinstance(found.failure, RehearsalRefused)
     assert servers.rows(mysql, "SELECT count(*) FROM people") == [(3,)]
+
+
+def test_a_trigger_that_names_a_database_is_not_copied(mysql: str, folder: Path) -> None:
+    runner.migrate(mysql, folder)
+    name = servers.rows(mysql, "SELECT DATABASE()")[0][0]
+    trigger = f"CREATE TRIGGER note AFTER DELETE ON people FOR EACH ROW INSERT INTO {name}.orders VALUES (9, 9)"
+    servers.run(mysql, trigger)
+    (folder / "002_empty_people.sql").write_text("-- migrate:up\nDELETE FROM people;\n")
+    with pytest.raises(ScratchRefused) as refused:
+        rehearsal.migrate(mysql, folder, with_data=True)
+    assert f"its trigger note names a database ({name}.orders)" in refused.value.message
+    assert servers.rows(mysql, "SELECT * FROM orders") == []
+
+
+def test_a_table_whose_name_is_a_word_of_the_language_is_rehearsed(postgresql: str, tmp_path: Path) -> None:
+    (tmp_path / "001_create_order.sql").write_text(
+        '-- migrate:up\nCREATE TABLE "order" (id int PRIMARY KEY);\n'
+        'CREATE TABLE "The ""last""" (of int REFERENCES "order");\n'
+        'INSERT INTO "order" VALUES (1);\nINSERT INTO "The ""last""" VALUES (1);\n'
+        '-- migrate:down\nDROP TABLE "The ""last""", "order";\n'
+    )
+    (step,) = rehearsal.migrate(postgresql, tmp_path).steps
+    assert step.rows == (TableChange('"The ""last"""', inserted=1), TableChange("order", inserted=1))
+    runner.migrate(postgresql, tmp_path)
+    (back,) = rehearsal.roll_back(postgresql, tmp_path).steps
+    assert back.rows == (TableChange('"The ""last"""', deleted=1), TableChange("order", deleted=1))

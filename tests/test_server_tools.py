@@ -43,6 +43,7 @@ def test_what_one_program_writes_another_reads() -> None:
 def test_a_failure_tells_why_and_no_rows_content(said: str, told: str) -> None:
     with pytest.raises(ToolFailed) as failed:
         run(failing(said), Patience())
+    assert failed.value.code == "FA452"
     assert failed.value.message.endswith(f" failed: {told}")
 
 
@@ -70,6 +71,7 @@ def test_a_program_that_is_not_installed_is_named_with_its_package(monkeypatch: 
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ToolMissing) as missing:
         find(["pg_dump"], "postgresql-client")
+    assert missing.value.code == "FA451"
     assert missing.value.message == "pg_dump is needed, and is not on PATH"
     assert missing.value.hint == "Install it: apt-get install postgresql-client, or what has it on this system"
 

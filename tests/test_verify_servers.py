@@ -10,6 +10,8 @@ import pytest
 
 from financial_agent.migrator import runner, verify
 from financial_agent.migrator.control import Control
+from financial_agent.migrator.databases import Patience, scratch
+from financial_agent.migrator.errors_server import ScratchRefused
 from tests import servers
 
 FIRST = """\
@@ -89,6 +91,15 @@ def test_who_may_make_no_database_is_told_so_and_the_fingerprint_decides(without
     assert "cannot have a database beside it to try things in" in note
     servers.run(without_rights, "ALTER TABLE people ADD COLUMN shoes INT")
     assert [kind for kind, _ in found(without_rights, folder)] == ["drift"]
+
+
+def test_who_may_make_no_database_is_told_what_gives_the_right(without_rights: str) -> None:
+    with pytest.raises(ScratchRefused) as refused, scratch(without_rights, Patience()):
+        pass
+    assert refused.value.code == "FA450"
+    right = "CREATEDB" if without_rights.startswith("postgresql") else r"GRANT ALL ON `fa\_scratch\_%`.* TO"
+    assert refused.value.hint.startswith("As an administrator: ")
+    assert right in refused.value.hint
 
 
 def test_two_databases_of_one_engine_are_compared(

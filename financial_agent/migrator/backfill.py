@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from financial_agent.migrator import ledger, progress
@@ -20,6 +21,7 @@ from financial_agent.migrator.guard import in_transaction
 from financial_agent.migrator.ledger import Progress
 from financial_agent.migrator.lexer import Statement, locate, tokens
 from financial_agent.migrator.plan import Step, version_of
+from financial_agent.migrator.retry import patiently
 
 _SHORTEST_PAUSE = 0.02  # seconds
 _ASKING = 0.02  # seconds between two questions whether to stop

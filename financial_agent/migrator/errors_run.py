@@ -140,6 +140,14 @@ class CommitUnknown(RunFailed):
     advice = "See where it stands with: flask db status, then: flask db {again}"
 
 
+class ServerLost(RunFailed):
+    """The server went away, or the way to it: nobody can say more than what the state says, if there is one."""
+
+    code = "FA509"
+    text = "{name}: {cause}"
+    advice = "When the server answers again: flask db status, then: flask db {again}"
+
+
 class StatementUncertain(RunFailed):
     """A run was cut off in a statement whose effect the schema does not show. Nothing was changed."""
 

@@ -46,7 +46,10 @@ class RestoreUnfinished(MigratorError):
     code = "FA437"
     exit_code = 4
     text = "{database} was being restored from {backup}, and that was cut off: {why}"
-    advice = "Finish it: flask db restore {backup}"
+    advice = (
+        "Finish it: flask db restore {backup}\n"
+        "What was there before is among the backups, or else still on the server: SHOW DATABASES LIKE '%replaced%';"
+    )
 
 
 class RestoreUncertain(MigratorError):

@@ -18,6 +18,7 @@ from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import (
     Busy,
     CommitLost,
+    ConnectionLost,
     Database,
     Orphan,
     OrphansLeft,
@@ -43,6 +44,7 @@ from financial_agent.migrator.errors_run import (
     Interrupted,
     MigrationFailed,
     MigrationFailedHalfway,
+    ServerLost,
     TransactionEnded,
 )
 from financial_agent.migrator.events import Done, Warned, Working
@@ -132,6 +134,11 @@ class Execution:
         on."""
         begun = self._backfill.progress if self._backfill else self._journal.progress if self._journal else None
         return begun if begun and (begun.batches or (self._journal and begun.statements)) else None
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether the statement that was run last took effect could not be written down."""
+        return bool(self._journal and self._journal.unsettled)
 
     @property
     def lasting(self) -> int:
@@ -327,24 +334,29 @@ class Execution:
         source = self._script.source.name
         location = locate(source, self._statement, offset) if self._statement else None
         halfway = self.lasting > 0
+        again = "migrate" if self._step.migration else "rollback"
         match error:
             case Stopped():
                 signal = self._control.stop() or 2
                 return Interrupted(location=location, signal=signal, what=f"while {name} was running")
             case CommitLost():
-                return CommitUnknown(name=name, again="migrate" if self._step.migration else "rollback")
+                return CommitUnknown(name=name, again=again)
+            case ConnectionLost():
+                return ServerLost(location=location, name=name, cause=error, again=again)
             case Busy():
                 return LockHeld(location=location, name=name, cause=error, then=then)
             case _ if self.so_far:
                 cause = summary(error.orphans) if isinstance(error, OrphansLeft) else error
-                fix = f"The next run goes on: flask db {'migrate' if self._step.migration else 'rollback'}"
+                fix = f"The next run goes on: flask db {again}"
                 if isinstance(error, OutOfSpace):
                     fix = f"Free some space: {self._db.space_hint}\n{fix}"
                 if self._journal:
                     fix = f"Correct this statement and leave those above it as they are\n{fix}{self._or_else(error)}"
                 else:
                     fix = f"{fix}\nIf its SQL must change: {accept_first(self._step)}"
-                return BatchFailed(location=location, name=name, how=f"failed: {cause}", so_far=self.so_far, fix=fix)
+                return BatchFailed(
+                    location=location, name=name, how=f"failed: {cause}", cause=cause, so_far=self.so_far, fix=fix
+                )
             case OutOfSpace() if not halfway:
                 return DiskFull(location=location, name=name, cause=error, look=self._db.space_hint)
             case EndedTransaction():

@@ -16,7 +16,7 @@ from functools import partial
 
 from financial_agent.migrator import ledger, progress
 from financial_agent.migrator.control import Control
-from financial_agent.migrator.databases import Busy, ConnectionLost, Database, StatementError
+from financial_agent.migrator.databases import Busy, CommitLost, ConnectionLost, Database, StatementError
 from financial_agent.migrator.errors_run import SessionLost, StatementUncertain
 from financial_agent.migrator.journal_words import Kind, dropped_tables, is_repeatable, kind_of, lost
 from financial_agent.migrator.ledger import Progress
@@ -76,13 +76,17 @@ class Journal:
 
     def _together(self, at: int, execute: Callable[[], int], note: Progress | None = None) -> tuple[int, bool]:
         """Run a statement and write it down in one transaction; whether it is, as the statement may have ended that."""
-        with self._db.transaction():
-            if note:
-                progress.save(self._db, note)
-            rows = execute()
-            done = self._behind(at, rows)
-            if is_one := self._db.in_transaction:
-                progress.save(self._db, done)
+        try:
+            with self._db.transaction():
+                if note:
+                    progress.save(self._db, note)
+                rows = execute()
+                done = self._behind(at, rows)
+                if is_one := self._db.in_transaction:
+                    progress.save(self._db, done)
+        except CommitLost:
+            self.unsettled = True
+            raise
         if is_one:
             self.progress = done
         return rows, is_one

@@ -128,8 +128,9 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA316": (None, "The new constraints hold for the rows that are there, too."),
     "FA317": (
         "nobody can tell whether a statement took effect",
-        "A run was cut off in a statement that commits by itself, or whose procedure may have committed, and the schema"
-        " does not show what became of it. To run it again could do it twice, to leave it out could leave it undone.",
+        "A run was cut off in a statement that commits by itself, or in a procedure that may have committed, and the "
+        "schema does not show what became of it. To run it again could do it twice, to leave it out could leave it "
+        "undone.",
     ),
     "FA320": (
         None,
@@ -144,7 +145,7 @@ ERRORS: dict[str, tuple[str | None, str]] = {
     "FA325": (
         "what a run made for its connection is gone",
         "Temporary tables, and variables whose value came from the data, go with the connection of the run that failed."
-        " What stands behind would find an empty table, or NULL, and do something else.",
+        " What stands behind would find no table, or NULL, and do something else.",
     ),
     "FA401": (None, "DROP TABLE deletes the rows first, and each of them takes its children with it."),
     "FA402": (None, "There is no down section, or none that can be used."),
@@ -194,6 +195,11 @@ ERRORS: dict[str, tuple[str | None, str]] = {
         None,
         "A statement that waits for a lock keeps everybody behind it waiting, so it gives up soon (lock_timeout in the "
         "URL, 5 s) and is tried again, until --wait ends. What it waited for is told with who holds it.",
+    ),
+    "FA509": (
+        "the connection to the server was lost",
+        "The server died, or was stopped, or the network was cut. What the migration had not committed is undone by "
+        "the server; what it had is in its records, and the next run goes on behind it.",
     ),
 }
 

@@ -240,7 +240,7 @@ def _run_step(db: Database, execution: Execution, step: Step, control: Control, 
         control.report(Started(step.filename, step.script.direction, step.script.count))
         done.append(execution.run())
     except CommitUnknown as error:
-        error.state = _state_behind_commit(db.address, step)
+        error.state = _state_behind_commit(db.address, step, execution)
         raise
     except MigratorError as error:
         _record_failure(db.address, execution.failure(error))
@@ -276,20 +276,25 @@ def _entries(database: str) -> list[Entry]:
         return ledger.entries(db)
 
 
-def _state_behind_commit(database: str, step: Step) -> str:
+def _state_behind_commit(database: str, step: Step, execution: Execution) -> str:
     """Whether the record is there decides whether the whole is."""
     try:
         is_there = step.filename in {entry.filename for entry in _entries(database)}
     except (MigratorError, StatementError):
         return ""
     what = "run" if step.migration else "rollback"
-    took_place = is_there == bool(step.migration)
-    return f"The {what} of {step.filename} {'was committed' if took_place else 'left nothing'}"
+    if is_there == bool(step.migration):
+        return f"The {what} of {step.filename} was committed"
+    if execution.so_far or execution.is_unsettled:
+        return f"The {what} of {step.filename} was not committed{_what_remains(step, execution)}"
+    return f"The {what} of {step.filename} left nothing"
 
 
 def _what_remains(step: Step, execution: Execution) -> str:
-    if so_far := execution.so_far:
-        return f", and of {step.filename} {so_far.in_effect}; the next run goes on behind them"
+    if execution.so_far or execution.is_unsettled:
+        done = f", and of {step.filename} {execution.so_far.in_effect}" if execution.so_far else ""
+        unsettled = "; the next run finds out whether the statement that was being run took effect"
+        return done + (unsettled if execution.is_unsettled else "; the next run goes on behind them")
     if execution.lasting:
         return f", and of {step.filename} {execution.lasting} of {step.script.count} statements took effect"
     what = "run" if step.migration else "rollback"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from financial_agent.migrator.databases import (
@@ -25,8 +25,8 @@ _TRIES = 100  # for one row
 
 Values = tuple[Value, ...]
 
-_quoted = re.compile(r"[\"`']([^\"`']+)[\"`']")
 _refused_columns = re.compile(r"\.([^.,]+)(?=,|$)")
+_quoted_names = re.compile(r"[\"'`.]([^\"'`.]+)[\"'`]")
 
 
 @dataclass(frozen=True)
@@ -174,16 +174,16 @@ def _insert(db: Database, sql: str, row: Sequence[Value]) -> str | None:
     return None
 
 
-def _suspects(refusal: str, slots: Sequence[_Slot], checks: Iterable[Check]) -> list[int]:
+def _suspects(refusal: str, slots: Sequence[_Slot], checks: Sequence[Check]) -> list[int]:
     """The slots whose values may be at fault."""
     what, _, detail = refusal.partition(" constraint failed")
-    # SQLite names what refuses at the end, others in quotes.
-    quoted = _quoted.findall(refusal)
-    guilty = [check for check in checks if check.name and check.name in (detail.removeprefix(": "), *quoted)]
-    if guilty or what == "CHECK":
-        guilty = guilty or list(checks)
+    detail = detail.removeprefix(": ")
+    quoted = set(_quoted_names.findall(refusal))  # as the servers write them
+    broken = [check for check in checks if check.name and check.name in {detail, *quoted}]
+    if what == "CHECK" or broken:
+        guilty = broken or list(checks)
         found = [at for at, slot in enumerate(slots) if any(c.concerns(n) for c in guilty for n in slot.columns)]
-    elif what == "FOREIGN KEY" or "foreign key" in refusal:
+    elif what == "FOREIGN KEY":
         found = [at for at, slot in enumerate(slots) if slot.is_key]
     else:
         named = {name.lower() for name in (*_refused_columns.findall(refusal), *quoted)}

@@ -23,7 +23,11 @@ _DATES = {
     "date": "2024-03-{day:02}",
     "time": "10:{number:02}:00",
 }
-_NOW = re.compile(r"'now'|\bcurrent_(timestamp|date|time)\b", re.IGNORECASE)
+_NOW = re.compile(
+    r"'now'|\bcurrent_(timestamp|date|time)\b(?:\(\d*\))?"
+    r"|\b(?:now|(?:statement|clock|transaction|utc|local)_?timestamp)\(\d*\)",
+    re.IGNORECASE,
+)
 _number = re.compile(r"\d+(\.\d+)?")
 # What stands in a CHECK beside the values that it allows.
 _TYPES = {"text", "integer", "real", "blob", "null", "object", "array"}
@@ -40,7 +44,7 @@ class Check:
         return column.lower() in {unquoted(word).lower() for word in self.words}
 
 
-def checks_of(sql: str, dialect: str) -> Iterator[Check]:
+def checks_of(sql: str, dialect: str = "sqlite") -> Iterator[Check]:
     """The CHECKs of a table, from its CREATE TABLE."""
     words = tokens(sql, dialect)
     for at, word in enumerate(words[:-1]):

@@ -264,6 +264,8 @@ def _drift(
     """How the schema differs from what the migrations make, and what hindered the comparison."""
     if not db.columns("_migrations"):
         return [], []
+    if begun := [each.filename for each in progress.read(db) if not each.batches]:
+        return [], [f"whether the schema has drifted is not known while {' and '.join(begun)} is not done"]
     try:
         made = replay.result(database, _applied(db, items, entries), control.patience())
     except (CannotReplay, ScratchRefused) as error:

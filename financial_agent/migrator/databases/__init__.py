@@ -29,13 +29,11 @@ from financial_agent.migrator.databases.database import (
     ReplacedHalfway,
     Row,
     SchemaObject,
-    SoleDatabase,
     StatementError,
     Stopped,
     TableChange,
-    UndoneDatabase,
-    Workspace,
 )
+from financial_agent.migrator.databases.others import SoleDatabase, UndoneDatabase, Workspace
 
 __all__ = [
     "Answer",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from financial_agent.migrator.databases.database import (
@@ -85,7 +86,20 @@ class ServerDatabase:
         self.name = url.display
         self._readonly = readonly
         self._patience = patience
-        self._worker = Worker(patience, self._cancel)
+        self._is_cleaning = False
+        self._worker = Worker(replace(patience, stop=self._stop), self._cancel)
+
+    def _stop(self, purpose: str) -> bool:
+        return not self._is_cleaning and self._patience.stop(purpose)
+
+    @contextmanager
+    def _to_the_end(self) -> Iterator[None]:
+        """What is cleaned up behind a run that was asked to stop is not itself stopped."""
+        before, self._is_cleaning = self._is_cleaning, True
+        try:
+            yield
+        finally:
+            self._is_cleaning = before
 
     # What each engine does in its own way.
 
@@ -188,13 +202,14 @@ class ServerDatabase:
 
     def note_attempt(self, text: str | None) -> None:
         # The history loses a line when this fails; a migration must not fail for it.
-        with suppress(StatementError, MigratorError):
-            if not self.columns(_ATTEMPT):
-                if text is None:
-                    return
-                note = f"note {self.ledger_types['required']}"
-                self.define(f"CREATE TABLE {self.ledger(_ATTEMPT)} ({note}){self.ledger_options}")
+        with suppress(StatementError, MigratorError), self._to_the_end():
+            is_there = bool(self.columns(_ATTEMPT))
+            if text is None and not is_there:
+                return
             with self.transaction():
+                if not is_there:
+                    note = f"note {self.ledger_types['required']}"
+                    self.define(f"CREATE TABLE {self.ledger(_ATTEMPT)} ({note}){self.ledger_options}")
                 self.execute(f"DELETE FROM {self.ledger(_ATTEMPT)}")
                 if text is not None:
                     self.execute(f"INSERT INTO {self.ledger(_ATTEMPT)} (note) VALUES (?)", (text,))

@@ -37,6 +37,8 @@ def parse(database: str) -> Url:
     def refuse(why: str) -> UrlInvalid:
         return UrlInvalid(database=display, why=why)
 
+    if not re.match(r"\w+://", database):  # all of it would be the database's name, with the password
+        raise refuse("a slash is missing")
     try:
         parts = urlsplit(database)
         port = parts.port

@@ -45,7 +45,7 @@ class Target:
     table: str = ""
     """The table that an index or a trigger is made on; else the same as the name."""
     is_guarded: bool = False
-    """It says IF EXISTS, IF NOT EXISTS, or OR REPLACE."""
+    """It says IF EXISTS, IF NOT EXISTS or OR REPLACE."""
     is_temporary: bool = False
     end: int = 0
     """The place, among the words, of the first one behind the name."""
@@ -93,8 +93,9 @@ def _definition(words: Sequence[Word]) -> Target:
     verb, kind = words[0].upper, words[at].upper
     is_temporary = any(word.upper in ("TEMP", "TEMPORARY") for word in words[1:at])
     at += 1
-    is_guarded = phrase(words, at, "IF") or phrase(words, 1, "OR", "REPLACE")
-    if phrase(words, at, "IF"):
+    has_if = phrase(words, at, "IF")
+    is_guarded = has_if or phrase(words, 1, "OR", "REPLACE")
+    if has_if:
         at += 3 if phrase(words, at + 1, "NOT") else 2
     name, at, schema = _name(words, at)
     table = name

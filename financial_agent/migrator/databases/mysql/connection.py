@@ -23,13 +23,13 @@ from financial_agent.migrator.databases import (
     StatementError,
 )
 from financial_agent.migrator.databases.mysql import errors, schema
-from financial_agent.migrator.databases.mysql.dial import Connection, dial, is_node, usual_decoders
+from financial_agent.migrator.databases.mysql.dial import Connection, change, dial, is_node, usual_decoders
 from financial_agent.migrator.databases.mysql.foreign_keys import find_orphans
 from financial_agent.migrator.databases.mysql.lock import SessionLock
 from financial_agent.migrator.databases.reach import reach as find_reach
 from financial_agent.migrator.databases.server import LEDGER_TABLES, ServerDatabase, with_marks
 from financial_agent.migrator.databases.url import Url
-from financial_agent.migrator.errors import MigratorError
+from financial_agent.migrator.errors import DatabaseUnusable, MigratorError
 
 _LEASES = "_migration_lock"
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which the server sends with the end of each statement
@@ -40,6 +40,7 @@ _LEAVES_NOTHING = re.compile(
     re.IGNORECASE,
 )
 
+_CHANGES = re.compile(r"(?:INSERT|UPDATE|DELETE|REPLACE|LOAD|WITH)\b", re.IGNORECASE)
 # What commits by itself all that is open before it begins (https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/).
 _COMMITS = re.compile(r"(?:ALTER|CREATE|DROP|RENAME|TRUNCATE|GRANT|REVOKE)\b", re.IGNORECASE)
 
@@ -79,6 +80,7 @@ class MysqlDatabase(ServerDatabase):
     def __init__(self, address: str, url: Url, *, readonly: bool = False, patience: Patience) -> None:
         super().__init__(address, url, readonly=readonly, patience=patience)
         self._leaves_something = False
+        self._without_undo: Mapping[str, str] | None = None  # what schema.without_undo told, until a definition
         self._lock: SessionLock | Lease | None = None
         self._connection: Connection = None
         try:
@@ -116,8 +118,8 @@ class MysqlDatabase(ServerDatabase):
         if self._connection is None:
             return
         identity = self._connection.thread_id()
-        with suppress(MigratorError, StatementError), closing(dial(self.url)) as other, other.cursor() as cursor:
-            cursor.execute(f"KILL QUERY {identity}")
+        with suppress(MigratorError, StatementError), closing(dial(self.url)) as other:
+            change(other, f"KILL QUERY {identity}")
 
     # Asking.
 
@@ -150,9 +152,27 @@ class MysqlDatabase(ServerDatabase):
         if parameters:
             return super().execute(sql, parameters)
         self._leaves_something = self._leaves_something or not _LEAVES_NOTHING.match(sql)
-        if self._lock and self.in_transaction and _COMMITS.match(sql):
-            self._lock.fence()  # in what it commits before it begins
+        self._refuse_undoable(sql)
+        if _COMMITS.match(sql):
+            self._without_undo = None
+            if self._lock and self.in_transaction:
+                self._lock.fence()  # in what it commits before it begins
         return self._call(partial(_walk, sql=sql), sql).changed
+
+    def change(self, sql: str) -> int:
+        self._refuse_undoable(sql)
+        return super().change(sql)
+
+    def _refuse_undoable(self, sql: str) -> None:
+        """Raise StatementError for a change of rows that a ROLLBACK would leave as it is."""
+        if not self.in_transaction or not _CHANGES.match(sql):
+            return
+        if self._without_undo is None:
+            self._without_undo = schema.without_undo(self.query)
+        for table in self.effects(sql).written & self._without_undo.keys() if self._without_undo else ():
+            engine = self._without_undo[table]
+            fix = f"ALTER TABLE {self.quoted(table)} ENGINE=InnoDB"
+            raise StatementError(f"{table} is a table of {engine}, which undoes nothing when a migration fails: {fix}")
 
     def _call(self, use: Callable[[Connection], Result], sql: str = "") -> Result:
         """Use the connection in the worker's thread. Raises StatementError and what comes of it, and Stopped."""
@@ -276,7 +296,8 @@ class MysqlDatabase(ServerDatabase):
         if self._lock and self.in_transaction:
             self._lock.fence()
         try:
-            self.query("COMMIT")
+            with self._to_the_end():  # who is asked to stop meanwhile could not tell what became of it
+                self.query("COMMIT")
         except ConnectionLost as error:
             raise CommitLost(str(error)) from error
 
@@ -284,11 +305,14 @@ class MysqlDatabase(ServerDatabase):
         """Leave no transaction open. A ROLLBACK that fails must not hide the error that led to it: the server does the
         same when the connection ends."""
         if self.in_transaction:
-            with suppress(StatementError):
+            with suppress(StatementError), self._to_the_end():
                 self.query("ROLLBACK")
 
     def settle(self) -> None:
-        """What a script sets is undone behind its transaction."""
+        """What a script sets is undone behind its transaction. But whoever has taken the lock over meanwhile may have
+        written the record that comes next."""
+        if self._lock:
+            self._lock.fence()
 
     def lend(self, use: Callable[[Any], object], rules: Borrowing) -> int:
         from financial_agent.migrator.databases.mysql import guard  # few migrations are written in Python
@@ -311,6 +335,10 @@ class MysqlDatabase(ServerDatabase):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        # An administrator may write there all the same, and a replica would then differ from what it follows.
+        if self.query("SELECT @@global.read_only") == [(1,)]:
+            fix = "Give the address of the server that it follows, or see who set it: SHOW REPLICA STATUS;"
+            raise DatabaseUnusable(database=self.name, cause="the server is read-only, as replicas are", fix=fix)
         lock: SessionLock | Lease = SessionLock(self.url, self._patience, self.query)
         if self._worker.run(partial(is_node, self._connection)):
             from financial_agent.migrator.databases.mysql.lease import Lease  # few servers are nodes

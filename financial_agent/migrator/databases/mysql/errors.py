@@ -9,6 +9,7 @@ from financial_agent.migrator.databases.database import Busy, ConnectionLost, Ou
 # https://mariadb.com/kb/en/mariadb-error-codes/, https://dev.mysql.com/doc/mysql-errors/8.4/en/
 ACCESS_DENIED, ACCESS_DENIED_NO_PASSWORD, DATABASE_ACCESS_DENIED, DATABASE_UNKNOWN = 1045, 1698, 1044, 1049
 SYNTAX, PARSE = 1064, 1149
+NODE_UNREADY = 1047  # all that a Galera node without a majority answers
 INTERRUPTED, SIGNALLED = 1317, 1644
 DUPLICATE = frozenset({1062, 1586})
 # Another transaction was in the way: a lock's timeout, a deadlock (also Galera's certification, group replication's),
@@ -26,7 +27,7 @@ _names = re.compile(
     r" '[\w$.*@% -]*'(?:@'[\w.%:-]*')?",
     re.IGNORECASE,
 )
-_apostrophe = re.compile(r"\b(?:does|ca|is|has|was|could|did)n?'t\b")
+_apostrophe = re.compile(r"\b\w+n't\b")
 _quoted = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _near = re.compile(r"near '(.*)' at line (\d+)$", re.DOTALL)
 _manual = re.compile(r";? ?check the manual that corresponds to your \w+ server version for the right syntax to use")
@@ -54,6 +55,8 @@ def failure(error: Exception, sql: str) -> StatementError:
     code, text = code_of(error), text_of(error)
     if code in LOST:
         return ConnectionLost("the connection to the server was lost")
+    if code == NODE_UNREADY:
+        return ConnectionLost(f"the server takes no part in its cluster any more: {text}")
     if code in FULL or "No space left on device" in text:
         return OutOfSpace(text)
     message = without_values(code, text, sql)

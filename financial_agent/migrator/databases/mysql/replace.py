@@ -45,7 +45,8 @@ class Sole(MysqlDatabase):
 
     def __init__(self, database: str, patience: Patience) -> None:
         super().__init__(database, parse(database), patience=patience)
-        self._place = f"{PREFIX}replaced_{time.time_ns():x}"  # no scratch database, which others would clear away
+        # Not named as a scratch database, which others would clear away; and a name has 64 characters at most.
+        self._place = f"{PREFIX}replaced_{time.time_ns():x}_{self.url.name[:24]}"
 
     def copy(self, target: Path, mode: int, progress: Progress) -> None:
         """What was replaced: its tables, and then what was written down of it."""
@@ -73,7 +74,7 @@ class Sole(MysqlDatabase):
                 self._exchange(draft.url.name)
             try:
                 keep()
-                self.execute(f"DROP DATABASE {self._place}")
+                self.execute(f"DROP DATABASE {self.quoted(self._place)}")
                 self._load(new_programs)
             except (StatementError, MigratorError, Stopped, OSError) as error:
                 raise ReplacedHalfway(f"{error} (what was there is in the database {self._place})") from error
@@ -84,7 +85,7 @@ class Sole(MysqlDatabase):
         """Without triggers, which keep a table from leaving its database, and with a place to leave for. When that
         fails, all is as before."""
         triggers = self._read_triggers()
-        self.execute(f"CREATE DATABASE {self._place}")
+        self.execute(f"CREATE DATABASE {self.quoted(self._place)}")
         try:
             for trigger in triggers:
                 self.execute(f"DROP TRIGGER {self.quoted(trigger.name)}")
@@ -108,7 +109,7 @@ class Sole(MysqlDatabase):
                 if trigger.name not in present:
                     db.query(f"SET SESSION sql_mode = '{trigger.sql_mode}'")
                     db.query(trigger.definition)
-            db.query(f"DROP DATABASE {self._place}")
+            db.query(f"DROP DATABASE {self.quoted(self._place)}")
             db.note_attempt(None)
 
     def _exchange(self, other: str) -> None:

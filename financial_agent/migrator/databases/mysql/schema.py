@@ -82,6 +82,16 @@ def tables(query: Query) -> dict[str, list[str]]:
     return found
 
 
+def without_undo(query: Query) -> dict[str, str]:
+    """The tables of storage engines without transactions, with their engines."""
+    sql = (
+        "SELECT t.table_name, t.engine FROM information_schema.tables AS t JOIN information_schema.engines AS e"
+        " ON e.engine = t.engine WHERE t.table_schema = DATABASE() AND t.table_type = 'BASE TABLE'"
+        " AND coalesce(e.transactions, 'NO') <> 'YES'"
+    )
+    return dict(query(sql, ()))
+
+
 def foreign_keys(query: Query, table: str) -> list[ForeignKey]:
     """Those that a table has to tables of the same database."""
     sql = (

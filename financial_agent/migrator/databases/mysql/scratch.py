@@ -8,11 +8,19 @@ from urllib.parse import urlsplit
 from financial_agent.migrator.databases import url as urls
 from financial_agent.migrator.databases.database import Database
 from financial_agent.migrator.databases.mysql.tools import LOADING, client
+from financial_agent.migrator.databases.reach import reach
 from financial_agent.migrator.databases.server_scratch import PREFIX, Scratches
 from financial_agent.migrator.databases.server_tools import pipe
+from financial_agent.migrator.errors_server import ScratchRefused
 
 _DUMP = ("--single-transaction", "--routines", "--triggers", "--events", "--skip-comments", "--no-tablespaces")
 
+_READ_BY_MANY = {"information_schema", "performance_schema", "sys"}
+_BODIES = """\
+SELECT 'trigger', trigger_name, action_statement FROM information_schema.triggers WHERE trigger_schema = DATABASE()
+UNION ALL SELECT lower(routine_type), routine_name, routine_definition FROM information_schema.routines
+WHERE routine_schema = DATABASE()
+UNION ALL SELECT 'event', event_name, event_definition FROM information_schema.events WHERE event_schema = DATABASE()"""
 _DAY = 86_400.0  # seconds
 
 
@@ -51,9 +59,19 @@ class MysqlScratches(Scratches):
     def fill(self, url: str, *, rows: bool) -> None:
         name = self.name_of(url)
         live = urls.parse(self.database)
+        self._refuse_reaching_programs()
         self._copy(live.name, name, *(() if rows else ("--no-data",)))
         if (live.ledger_schema or not rows) and (tables := self.ledger_tables()):
             self._copy(live.ledger_schema or live.name, name, "--skip-triggers", tables=tables)
+
+    def _refuse_reaching_programs(self) -> None:
+        """Raise ScratchRefused for a program that names a database, this one included: a copy's would act on that."""
+        databases = {name.lower() for (name,) in self.beside.query("SHOW DATABASES")} - _READ_BY_MANY
+        for kind, name, body in self.beside.query(_BODIES):
+            if what := reach(body or "", self.beside.dialect, databases):
+                why = f"its {kind} {name} names a database ({what}), and would act on that from a copy, too"
+                fix = "Take the database's name out of it: a table without one is in its own"
+                raise ScratchRefused(database=self.beside.name, why=why, fix=fix)
 
     def _copy(self, source: str, target: str, *what: str, tables: Sequence[str] = ()) -> None:
         with client(urls.parse(self.database)) as programs:

@@ -29,7 +29,7 @@ def write(db: Database, database: str, target: Path, patience: Patience, progres
         "SELECT current_setting('server_version_num')::int, pg_database_size(current_database())"
     )
     major = number // 10_000
-    waiting = f"--lock-wait-timeout={round(patience.seconds * 1000)}"
+    waiting = f"--lock-wait-timeout={max(1, round(patience.seconds * 1000))}"  # 0 would wait for ever
     dump = tool(parse(database), "pg_dump", "--format=custom", "--no-password", waiting)
     server_backups.refuse_older(dump, (major,), f"{PACKAGE}-{major}")
     server_backups.write(dump, target, size, patience, progress)

@@ -10,7 +10,8 @@ TRIGGERS_OF = "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(?) AND 
 
 # The columns of a key, in their order, stand a line each.
 FOREIGN_KEYS_OF = """\
-SELECT CASE WHEN n.nspname = ? THEN '' ELSE quote_ident(n.nspname) || '.' END || quote_ident(c.relname),
+SELECT CASE WHEN n.nspname = ? THEN '' ELSE quote_ident(n.nspname) || '.' END
+|| CASE WHEN c.relname ~ '^[a-z_][a-z0-9_]*$' THEN c.relname ELSE quote_ident(c.relname) END,
 (SELECT string_agg(a.attname, E'\\n' ORDER BY k.place) FROM unnest(o.conkey) WITH ORDINALITY AS k (number, place)
  JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.number),
 (SELECT string_agg(a.attname, E'\\n' ORDER BY k.place) FROM unnest(o.confkey) WITH ORDINALITY AS k (number, place)
@@ -160,7 +161,9 @@ def questions(home: str, ledger: str, *, is_inside: bool) -> str:
         before, behind = "BEGIN READ ONLY", "ROLLBACK"
     asked = "; ".join((_COLUMNS, _CONSTRAINTS, _TABLES, " UNION ALL ".join(_OTHERS)))
     asked = asked.replace(_OURS, f"{_literal(home)}, {_literal(ledger)}")
-    return f"{before}; SET LOCAL search_path = {quoted}; SELECT {_literal(home)}; {asked}; {behind}"
+    # Compiling the questions would take longer than answering them.
+    settings = f"SET LOCAL jit = off; SET LOCAL search_path = {quoted}"
+    return f"{before}; {settings}; SELECT {_literal(home)}; {asked}; {behind}"
 
 
 def _literal(text: str) -> str:

@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -39,6 +38,8 @@ _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CANCELLING = 5.0  # seconds that the server has to take a request to cancel
 _PIECE = 1 << 16  # characters of a COPY's data that are sent at once
 _copy_in = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
+_parts = re.compile(r'"((?:[^"]|"")+)"|([^."]+)')
+_to_savepoint = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)  # the server says no more than ROLLBACK of it
 _copy_out = re.compile(r"\s*COPY\b.*\bTO\s+STDOUT\b", re.IGNORECASE | re.DOTALL)
 
 # Parameters that poolers keep for each client, so they may be set for the session.
@@ -60,9 +61,6 @@ _FORGET = (
     "SELECT pg_advisory_unlock_all()"
 )
 
-# Which the server answers as it does a ROLLBACK.
-_to_savepoint = re.compile(r"\s*ROLLBACK\s+TO\b", re.IGNORECASE)
-
 
 class PostgresqlDatabase(ServerDatabase):
     """One connection to one database. The ledger's schema is found when it is opened, and stays."""
@@ -82,8 +80,7 @@ class PostgresqlDatabase(ServerDatabase):
     }
 
     def __init__(self, address: str, url: Url, *, readonly: bool, patience: Patience) -> None:
-        super().__init__(address, url, readonly=readonly, patience=replace(patience, stop=self._stop))
-        self._asked_to_stop = patience.stop
+        super().__init__(address, url, readonly=readonly, patience=patience)
         self._is_pooled = False
         self._blockers: Blockers | None = None
         self._inside = False  # of the context of `transaction`
@@ -120,7 +117,7 @@ class PostgresqlDatabase(ServerDatabase):
     def _stop(self, purpose: str) -> bool:
         if self._blockers:
             self._blockers.look()
-        return self._asked_to_stop(purpose)
+        return super()._stop(purpose)
 
     @property
     def _lock_timeout(self) -> float:
@@ -218,7 +215,10 @@ class PostgresqlDatabase(ServerDatabase):
         return f"psql {shlex.quote(self.name)} -c 'SHOW data_directory', and there: df -h"
 
     def written(self, table: str) -> str:
-        return self.ledger(table) if table in LEDGER_TABLES else table
+        if table in LEDGER_TABLES:
+            return self.ledger(table)
+        # A plain name may be a word that only stands for itself in quotes, such as order.
+        return ".".join(f'"{part}"' for part in (quoted or plain for quoted, plain in _parts.findall(table)))
 
     def columns(self, table: str) -> list[str]:
         return [name for (name,) in self.query(catalogue.COLUMNS_OF, (self.written(table),))]
@@ -237,10 +237,10 @@ class PostgresqlDatabase(ServerDatabase):
 
     def counts(self, table: str, columns: Sequence[str]) -> list[int]:
         wanted = ", ".join(["count(*)", *(f"count({self.quoted(column)})" for column in columns)])
-        return list(self.query(f"SELECT {wanted} FROM {table}")[0])
+        return list(self.query(f"SELECT {wanted} FROM {self.written(table)}")[0])
 
     def size(self, table: str) -> int:
-        return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # nobody waits for it
+        return int(self.query(f"SELECT count(*) FROM {self.written(table)}")[0][0])  # nobody waits for it
 
     def objects(self) -> list[SchemaObject]:
         return schema.objects(self._run(self._questions()))
@@ -294,7 +294,8 @@ class PostgresqlDatabase(ServerDatabase):
             return concurrently.run(self.query, super().execute, sql)
         finally:
             if not self._is_pooled and not self._connection.closed:
-                self._run(f"SET lock_timeout = {_milliseconds(self._lock_timeout)}")
+                with self._to_the_end():
+                    self._run(f"SET lock_timeout = {_milliseconds(self._lock_timeout)}")
 
     def enforce_foreign_keys(self, enforce: bool) -> None:
         """They are always enforced: no table has to be rebuilt here."""
@@ -304,9 +305,10 @@ class PostgresqlDatabase(ServerDatabase):
 
     @contextmanager
     def transaction(self, *, foreign_keys: bool = True) -> Iterator[Counter[Orphan]]:
-        self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._local_limits()}")
+        limits = self._local_limits()
         self._inside, self._ended = True, False
         try:
+            self._run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}")
             if self.url.ledger_schema:
                 self._make_schema()
             yield Counter()
@@ -323,7 +325,8 @@ class PostgresqlDatabase(ServerDatabase):
         if self._lock:
             self._lock.ensure()
         try:
-            (done,) = self._run("COMMIT")
+            with self._to_the_end():  # who is asked to stop meanwhile could not tell what became of it
+                (done,) = self._run("COMMIT")
         except ConnectionLost as error:
             raise CommitLost(str(error)) from None
         if done.command_status == b"ROLLBACK":
@@ -335,7 +338,8 @@ class PostgresqlDatabase(ServerDatabase):
         try:
             if not self._connection.closed and self._is_open():
                 # In one string: a pooler gives the connection to another behind the ROLLBACK, and these locks stay.
-                self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
+                with self._to_the_end():
+                    self._run("ROLLBACK; SELECT pg_advisory_unlock_all()")
         except StatementError:
             self._connection.close()
         finally:

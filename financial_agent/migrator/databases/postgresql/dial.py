@@ -47,6 +47,10 @@ def dial(url: Url, application: str) -> Connection:
         "password": url.password,
         "dbname": url.name,
         "connect_timeout": _CONNECTING,
+        # A network that has gone is noticed in a minute, not in the two hours of the system's default.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
         **url.options,
         # Neither is left to the surroundings: other connections of this program are known by the first, and files are
         # UTF-8. Nothing goes through `options`, which PgBouncer refuses.

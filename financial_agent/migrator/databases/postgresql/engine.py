@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
 from financial_agent.migrator.databases import url as urls
-from financial_agent.migrator.databases.database import Database, Patience, TableChange, Workspace
+from financial_agent.migrator.databases.database import Database, Patience, TableChange
+from financial_agent.migrator.databases.others import Workspace
 from financial_agent.migrator.errors import DriverMissing
 
 

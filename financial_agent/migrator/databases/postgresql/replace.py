@@ -25,7 +25,7 @@ _PAUSE = 0.5  # seconds between two tries for the locks
 
 # What is the user's: not the system's, nor an extension's, nor made with something else, as a range's functions are.
 _OWN = """NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = {object}.classid AND e.objid = {object}.objid
-AND e.deptype IN ('e', 'i'))"""
+AND e.deptype IN ('e', 'i') AND (e.refclassid, e.refobjid) <> (e.classid, e.objid))"""
 _SCHEMAS = "SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
 _TABLES = f"""\
 SELECT string_agg(format('%I.%I', nspname, relname), ', ' ORDER BY nspname, relname)
@@ -47,6 +47,7 @@ WHEN 'statistics object' THEN 'STATISTICS' WHEN 'foreign-data wrapper' THEN 'FOR
 ELSE upper(type) END, identity)
 FROM own, pg_identify_object(classid, objid, 0) WHERE {_OWN.format(object="own")} ORDER BY rank, objid"""
 _LARGE_OBJECTS = "SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata"
+_ANSWERED = re.compile(r":\s+[0-9A-Z]{5}:")  # the server's SQLSTATE
 _BUSY = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 
 
@@ -94,15 +95,17 @@ class Sole(PostgresqlDatabase):
             self._psql.run(f"SET client_min_messages = warning; {_LARGE_OBJECTS}; {drops}")
             dump = tool(parse(other), "pg_dump", "--no-subscriptions", "--no-password")
             self._psql.read(dump)
+            # What the dump has set would stay on the connection of a pooler.
+            self._psql.run("RESET ALL")
         except ToolFailed as error:
             if _is_busy(error):
                 raise self._locked() from error
             raise StatementError(error.message) from error
         try:
-            # What the dump has set would stay on the connection of a pooler.
-            self._psql.run("RESET ALL; COMMIT")
+            self._psql.run("COMMIT")
         except ToolFailed as error:
-            raise CommitLost(error.message) from error
+            lost = StatementError if _ANSWERED.search(error.message) else CommitLost
+            raise lost(error.message) from error
 
     def close(self) -> None:
         self._stack.close()

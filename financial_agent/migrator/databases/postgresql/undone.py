@@ -16,7 +16,8 @@ from financial_agent.migrator.databases.server_compare import difference, rows_o
 _LARGE = 200_000  # rows: of as many it is known in memory what they were
 _OURS = ", ".join(f"'{table}'" for table in LEDGER_TABLES)
 _TALLY = f"""\
-SELECT CASE WHEN schemaname = ? THEN '' ELSE quote_ident(schemaname) || '.' END || quote_ident(relname),
+SELECT CASE WHEN schemaname = ? THEN '' ELSE quote_ident(schemaname) || '.' END
+|| CASE WHEN relname ~ '^[a-z_][a-z0-9_]*$' THEN relname ELSE quote_ident(relname) END,
 n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_user_tables
 WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND relname NOT IN ({_OURS})"""
 

@@ -14,11 +14,12 @@ def path_of(database: str) -> Path:
     """The file that a path or a `sqlite:///path` URL names. Raises DatabaseUnsupported."""
     path = database.removeprefix("sqlite:///")
     if re.match(r"[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE):
-        why = (
-            "a slash is missing"
-            if database.startswith("sqlite:")
-            else "its engine is none of sqlite, postgresql, mysql and mariadb"
-        )
+        driver = re.match(r"(?:postgresql|postgres|mysql|mariadb)(\+\w+):", path, re.IGNORECASE)
+        why = "its engine is none of sqlite, postgresql, mysql and mariadb"
+        if driver:
+            why = f"the driver is not named here: leave {driver[1]} out"
+        elif database.startswith("sqlite:"):
+            why = "a slash is missing"
         raise DatabaseUnsupported(database=display_name(database), why=why)
     if path in ("", ":memory:") or path.startswith("file:"):
         why = "every connection to it would be a new, empty one" if path != "" else "it is empty"
