@@ -433,7 +433,12 @@ def test_a_server_that_dies_in_a_definition_is_asked_what_became_of_it(tmp_path:
     with daemons.folder(owner) as folder:
         throwaway.mariadb_install_db(owner, folder)
         url = throwaway.mysql_url(folder)
-        options = ["--no-defaults", f"--datadir={folder / 'data'}", f"--socket={folder / 'socket'}"]
+        options = [
+            "--no-defaults",
+            f"--datadir={folder / 'data'}",
+            f"--socket={folder / 'socket'}",
+            f"--tmpdir={folder}",
+        ]
         command = [program, *options, "--skip-networking"]
 
         @contextmanager

@@ -82,6 +82,7 @@ def mysql() -> Iterator[str]:
         options = [
             f"--datadir={folder / 'data'}",
             f"--socket={folder / 'socket'}",
+            f"--tmpdir={folder}",  # a server that starts removes what others have in theirs
             "--skip-networking",
             "--character-set-server=utf8mb4",
             "--max-connections=200",
@@ -97,7 +98,12 @@ def mysql() -> Iterator[str]:
 def mariadb_install_db(owner: str, folder: Path) -> None:
     """Make the files of a MariaDB server, in a folder that is its owner's."""
     _, install, _ = mariadb_binaries()
-    options = [f"--datadir={folder / 'data'}", "--auth-root-authentication-method=normal", "--skip-test-db"]
+    options = [
+        f"--datadir={folder / 'data'}",
+        f"--tmpdir={folder}",
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+    ]
     daemons.run(owner, [install, "--no-defaults", *options], folder)
 
 

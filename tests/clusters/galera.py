@@ -164,6 +164,7 @@ def _mariadbd(node: Node, nodes: list[Node]) -> list[str | Path]:
     options = {
         "datadir": node.folder / "data",
         "socket": node.folder / "socket",
+        "tmpdir": node.folder,
         "pid-file": node.folder / "pid",
         "binlog-format": "ROW",
         "innodb-autoinc-lock-mode": 2,
