@@ -15,11 +15,19 @@ from financial_agent.cli_output import emit_json, notes
 from financial_agent.cli_render import item_json
 from financial_agent.cli_shared import controlled, option, options, read_settings, wait_option
 
+# A URL may hold a password, which all users of a machine see on a command line.
+AGAINST = "FINANCIAL_AGENT_AGAINST"
+
 
 @click.command(short_help="Look for edits, drift, damage and tampering.")
 @options
 @wait_option
-@option("--against", metavar="DATABASE", help="Compare with this database, too: another environment's, or a backup.")
+@option(
+    "--against",
+    metavar="DATABASE",
+    envvar=AGAINST,
+    help=f"Compare with this database, too: another environment's, or a SQLite backup. Also in {AGAINST}.",
+)
 @click.pass_context
 def verify(ctx: click.Context, /, against: str | None, wait: float, **options: Any) -> None:
     """Look for edited files, a schema that drifted, damage, and records that were tampered with. Writes nothing."""

@@ -133,7 +133,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         fix = "Record what the schema shows to have run, or learn what differs: flask db migrate"
         yield Check("warn", "ledger", "it is lost: there are tables, and nothing is recorded as applied", fix)
     for each in begun:
-        what = f"{each.filename} was begun and is not done: {each.rows_changed:,} rows in {each.batches:,} batches"
+        what = f"{each.filename} was begun and is not done: {each}"
         fix = f"Go on with it: flask db {'migrate' if each.direction == 'up' else 'rollback'}"
         yield Check("warn", "started", what, fix)
     if is_file(settings.database):

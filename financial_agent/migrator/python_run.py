@@ -21,6 +21,8 @@ from financial_agent.migrator.script import Script
 from financial_agent.migrator.sections import LEDGER_TABLES
 
 _ENGINE = __name__.rpartition(".")[0]
+_OF_THE_CONNECTION = (_ENGINE, "concurrent.futures", "threading", "psycopg", "pymysql")
+"""The modules whose frames a traceback leaves out."""
 _MOST_FRAMES = 12
 _Stop = Callable[[], int | None]
 
@@ -128,9 +130,9 @@ def _place(name: str, error: BaseException | None) -> Location:
 
 
 def _walk(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]:
-    """File, line and function of each frame, without the engine's."""
+    """File, line and function of each frame, without those of the engine and the drivers."""
     for frame, line in traceback.walk_tb(trace):
-        if not str(frame.f_globals.get("__name__")).startswith(_ENGINE):
+        if not str(frame.f_globals.get("__name__")).startswith(_OF_THE_CONNECTION):
             yield frame.f_code.co_filename, line, frame.f_code.co_name
 
 

@@ -145,6 +145,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _told(said: str, environment: Mapping[str, str]) -> str:
     """The line of a program's last words that tells why, without a row's content."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and not _ROWS.match(line.strip())]
+    lines = [line for line in lines if "warning" not in line.lower()] or lines
     errors = [line for line in lines if re.search(r"error|fatal|failed", line, re.IGNORECASE)]
     told = (errors or lines or ["it said nothing"])[0]
     told = _QUOTED_ROW.sub("'…'", told)
