@@ -36,8 +36,7 @@ test: $(VENV)/.installed-test ## run the tests, except the slow ones
 
 test-slow: $(VENV)/.installed-test ## run the slow tests
 	@# pytest's exit code 5 says that no test was selected: there need not be a slow one.
-	@# What needs a cluster that takes long to start goes to one worker: the mark xdist_group.
-	$(PYTEST) -m slow --dist loadgroup $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m slow $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.installed-dev ## check format, style and types
 	$(BIN)/ruff format --check

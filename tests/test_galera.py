@@ -124,7 +124,10 @@ def test_a_lease_outlives_a_long_definition_that_keeps_the_cluster_still(place: 
 
 
 def taken_over(place: Place, node: int) -> None:
-    servers.run(place.urls[node], "UPDATE _migration_lock SET holder = 'another', beat = beat + 1")
+    # Without the wait the node may not yet have the row that is to be changed.
+    take = "UPDATE _migration_lock SET holder = 'another', beat = beat + 1"
+    servers.run(place.urls[node], "SET SESSION wsrep_sync_wait = 15", take)
+    assert place.rows(node, "SELECT holder FROM _migration_lock") == [("another",)]
 
 
 @contextmanager

@@ -11,14 +11,6 @@ from tests.clusters.pgbouncer import pgbouncer
 from tests.clusters.replication import Replication, replication
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` one worker runs all that needs the cluster, which is then started once."""
-    for item in items:
-        if "galera" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("galera"))
-
-
 @pytest.fixture(scope="session", name="galera")
 def galera_cluster() -> Iterator[Galera]:
     """Three MariaDB nodes. Each test begins with `with galera.fresh() as urls`: whatever it does to the nodes, the next
