@@ -14,9 +14,8 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 
-# The tests wait for disks, locks and processes of their own, too: one more worker than cores. With twice as many, those
-# that must see a signal answered within seconds sometimes do not.
-WORKERS := $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
+# The tests wait for disks, locks, servers and processes of their own, too: two more workers than cores.
+WORKERS := $(shell echo $$((2 + $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))))
 # Compiled files are kept, also where the environment says otherwise, as in many containers: each worker would rewrite all
 # tests, and each process that a test starts would compile the package.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8

@@ -12,6 +12,8 @@ from financial_agent.migrator.control import Control
 from financial_agent.migrator.databases import connect
 from tests import servers
 
+pytestmark = pytest.mark.slow
+
 FIRST = """\
 -- Whoever buys something is kept, with the orders.
 -- migrate:up

@@ -194,7 +194,7 @@ def disturbed(url: str, word: bytes, disturb: Callable[[], bool], *, before: boo
 
         def relay(client: socket.socket, server: socket.socket) -> None:
             is_said = False
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # closed by the other thread: select refuses what is no longer open
                 while ready := select.select([client, server], [], [])[0]:
                     for source in ready:
                         data = source.recv(1 << 16)

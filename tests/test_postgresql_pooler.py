@@ -11,6 +11,8 @@ from tests import servers
 from tests.helpers import PLAIN, finish, forked, started, until
 from tests.test_conformance import Place
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "001_account": "CREATE TABLE account (id integer PRIMARY KEY, n integer);\nINSERT INTO account VALUES (1, 1);",
     "002_settings": """\

@@ -24,6 +24,8 @@ from financial_agent.migrator.errors_run import Interrupted
 from tests.helpers import FLASK, run
 from tests.server_place import CONTROL, SUFFIX, Place
 
+pytestmark = pytest.mark.slow
+
 SPECIAL = "p@ss:/?#[]!$&'()*+,;=% \"\\^{}|~<>äß"
 
 
@@ -161,7 +163,6 @@ def tells(texts: Sequence[str]) -> list[str]:
     return [text for text in texts if SPECIAL in text or quote(SPECIAL, safe="") in text or "p%40ss" in text]
 
 
-@pytest.mark.slow
 def test_the_password_is_in_no_argument_no_output_and_no_row(place: Place, secret: str, tmp_path: Path) -> None:
     (place.directory / "002_two.sql").write_text("DELETE FROM one;")
     settings = f"FINANCIAL_AGENT_DATABASE={secret}\nFINANCIAL_AGENT_BACKUP_DIRECTORY={place.policy.folder}\n"
@@ -229,7 +230,6 @@ def _to(place: Place, user: str) -> list[str]:
     ]
 
 
-@pytest.mark.slow
 def test_who_owns_the_database_can_restore_it(place: Place, owner: str) -> None:
     place.url = owner
     with closing(connect(owner)) as db:

@@ -18,6 +18,8 @@ from financial_agent.migrator.environment import Environment
 from tests import servers
 from tests.helpers import FLASK, run
 
+pytestmark = pytest.mark.slow
+
 CONTROL = Control(wait=5)
 OBJECTS = {
     "postgresql": """\

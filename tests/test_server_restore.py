@@ -28,6 +28,8 @@ from tests import servers
 from tests.helpers import until
 from tests.server_place import CONTROL, Place
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["postgresql", "mysql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
@@ -66,7 +68,6 @@ def test_the_comparison_tells_each_tables_rows_now_and_in_the_backup(place: Plac
     assert place.state() == before
 
 
-@pytest.mark.slow
 def test_a_restore_can_be_undone_by_restoring_what_it_replaced(place: Place, made: Backup) -> None:
     before = place.state()
     restored = place.put_back(made)
@@ -76,7 +77,6 @@ def test_a_restore_can_be_undone_by_restoring_what_it_replaced(place: Place, mad
     assert place.state()[:3] == before[:3]
 
 
-@pytest.mark.slow
 def test_runs_go_on_after_a_restore(place: Place, made: Backup) -> None:
     place.put_back(made)
     place.migrate()
@@ -107,7 +107,6 @@ def test_a_file_of_something_else_is_no_backup(place: Place, tmp_path: Path) -> 
         pass
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reading", [True, False], ids=["a reader", "a writer"])
 def test_a_restore_is_refused_while_others_hold_a_table(place: Place, made: Backup, reading: bool) -> None:
     before = place.state()
@@ -134,7 +133,6 @@ def test_a_connection_that_was_open_before_sees_what_was_restored(place: Place, 
         assert [tuple(row) for row in cursor.fetchall()] == [(500,)]
 
 
-@pytest.mark.slow
 def test_what_others_write_meanwhile_is_in_what_is_kept_or_in_what_is_restored(place: Place, made: Backup) -> None:
     """Nobody writes in between."""
     written: list[int] = []
@@ -256,7 +254,6 @@ def test_all_that_belongs_to_a_database_comes_back_and_nothing_else_stays(place:
         assert place.rows("SELECT count(*) FROM items") == [(0,)]
 
 
-@pytest.mark.slow
 def test_what_is_kept_has_all_that_was_replaced(place: Place) -> None:
     made = place.backup()
     do_all(place, OBJECTS[place.dialect])

@@ -126,6 +126,8 @@ def test_what_a_killed_process_left_is_dropped_by_the_next(url: str, scratches: 
     code = f"""
 import sys, time
 from financial_agent.migrator.databases import Patience, scratch
+
+pytestmark = pytest.mark.slow
 with scratch({url!r}, Patience(), empty=True) as db:
     print(db.name.rpartition("/")[2], flush=True)
     time.sleep(600)
