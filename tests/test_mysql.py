@@ -177,14 +177,14 @@ def test_an_error_tells_the_place_in_the_statement(sql: str, told: str, place: s
         ("INSERT INTO d SELECT name FROM s", "Incorrect date value: …"),
         ("SELECT cast(name AS INT) + 1, name FROM s WHERE name = 1 INTO OUTFILE '/nonexistent/x'", ""),
         ("UPDATE s SET name = concat(name, repeat('x', 99))", "Data too long for column 'name' at row 1"),
-        ("INSERT INTO p SELECT 77 FROM s", "Table has no partition for value …"),
+        ("INSERT INTO p SELECT 7700077 FROM s", "Table has no partition for value …"),
         ("INSERT INTO c SELECT id FROM s", "Cannot add or update a child row: a foreign key constraint fails"),
     ],
 )
 def test_an_error_never_tells_what_a_row_holds(sql: str, told: str, db: Database) -> None:
     secret = "it's \"secret\" for key 'k'"
     db.execute("CREATE TABLE s (id INT PRIMARY KEY, name VARCHAR(30))")
-    db.execute("INSERT INTO s VALUES (77, ?)", (secret,))
+    db.execute("INSERT INTO s VALUES (7700077, ?)", (secret,))
     db.execute("CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(30) UNIQUE)")
     db.execute("INSERT INTO t SELECT * FROM s")
     db.execute("CREATE TABLE n (a INT)")
@@ -195,7 +195,7 @@ def test_an_error_never_tells_what_a_row_holds(sql: str, told: str, db: Database
     error = failure(db, sql)
     assert str(error).startswith(told)
     assert "secret" not in str(error)
-    assert "77" not in str(error)
+    assert "7700077" not in str(error)
     assert error.__cause__ is None
 
 

@@ -15,6 +15,8 @@ from financial_agent.migrator.databases import Patience, TableChange, compare, s
 from financial_agent.migrator.errors_server import ToolMissing
 from tests import servers
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = (
     "CREATE TABLE people (id INT PRIMARY KEY, name VARCHAR(30), town VARCHAR(30))",
     "CREATE TABLE plain (x INT)",
@@ -126,8 +128,6 @@ def test_what_a_killed_process_left_is_dropped_by_the_next(url: str, scratches: 
     code = f"""
 import sys, time
 from financial_agent.migrator.databases import Patience, scratch
-
-pytestmark = pytest.mark.slow
 with scratch({url!r}, Patience(), empty=True) as db:
     print(db.name.rpartition("/")[2], flush=True)
     time.sleep(600)
