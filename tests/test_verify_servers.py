@@ -127,3 +127,15 @@ def test_databases_of_two_engines_are_compared_by_what_they_have_in_common(
     findings = verify.verify(url, folder, against=other, control=Control()).findings
     (between,) = [each for each in findings if each.kind == "environments"]
     assert [each.columns for each in between.differences] == [("column shoes was added",)]
+
+
+def test_a_schema_of_another_name_is_made_anew_under_its_name(postgresql: str, folder: Path) -> None:
+    """Which one that is the URL may say, with libpq's own option."""
+    servers.run(postgresql, "CREATE SCHEMA shop")
+    url = f"{postgresql}{'&' if '?' in postgresql else '?'}options=-csearch_path%3Dshop"
+    runner.migrate(url, folder)
+    assert servers.rows(postgresql, "SELECT count(*) FROM shop.people") == [(1,)]
+    report = verify.verify(url, folder, control=Control())
+    assert (report.findings, report.notes) == ((), ())
+    servers.run(postgresql, "ALTER TABLE shop.people ADD COLUMN shoes INT")
+    assert [kind for kind, _ in found(url, folder)] == ["drift"]

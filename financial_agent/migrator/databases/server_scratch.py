@@ -105,6 +105,9 @@ class Scratches:
         """What gives the right to make databases."""
         raise NotImplementedError
 
+    def begin(self, url: str) -> None:
+        """Make in a new, empty database what tables are made in."""
+
     def fill(self, url: str, *, rows: bool) -> None:
         """Give a new database the schema of the other one, and the rows of the ledger, or all. Raises ToolMissing,
         ToolFailed and Stopped."""
@@ -132,7 +135,9 @@ class ServerWorkspace:
 
     def original(self, progress: Callable[[int, int], None]) -> str:
         url = self._new()
-        if not self._empty:
+        if self._empty:
+            self._scratches.begin(url)
+        else:
             self._scratches.fill(url, rows=self._rows)
         return url
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
+
+from psycopg.sql import SQL, Identifier
 
 from financial_agent.migrator.databases import url as urls
 from financial_agent.migrator.databases.database import Database, StatementError
+from financial_agent.migrator.databases.postgresql import dial
 from financial_agent.migrator.databases.postgresql.tools import tool
 from financial_agent.migrator.databases.server_scratch import PREFIX, Scratches
 from financial_agent.migrator.databases.server_tools import Tool, pipe
@@ -48,6 +51,13 @@ class PostgresqlScratches(Scratches):
     def fix(self) -> str:
         ((user,),) = self.beside.query("SELECT quote_ident(current_user)")
         return f"As an administrator: ALTER ROLE {user} CREATEDB"
+
+    def begin(self, url: str) -> None:
+        # The URL, or the database, may say that tables are made in another schema than `public`.
+        ((home,),) = self.beside.query("SELECT current_schema()")
+        if home not in (None, "public"):
+            with closing(dial.dial(urls.parse(url), dial.RUNNING)) as new:
+                new.execute(SQL("CREATE SCHEMA {}").format(Identifier(home)))
 
     def fill(self, url: str, *, rows: bool) -> None:
         what = ("--no-publications", "--no-subscriptions")
