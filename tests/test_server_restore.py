@@ -18,6 +18,7 @@ from financial_agent.migrator.databases import StatementError
 from financial_agent.migrator.databases.mysql import replace as mysql_replace
 from financial_agent.migrator.databases.postgresql import replace
 from financial_agent.migrator.errors import (
+    BackupFailed,
     BackupUnusable,
     DatabaseLocked,
     DatabaseUnusable,
@@ -370,6 +371,14 @@ def test_a_ledger_in_another_database_cannot_be_restored(mysql: str, tmp_path: P
     place.url = f"{place.url}&ledger_schema=mysql"
     with pytest.raises(RestoreRefused, match="another database"), place.prepared(made.name):
         pass
+
+
+def test_a_ledger_in_another_database_is_not_backed_up_as_if_it_could_be_restored(mysql: str, tmp_path: Path) -> None:
+    place = Place(mysql, tmp_path)
+    place.url = f"{place.url}&ledger_schema=mysql"
+    with pytest.raises(BackupFailed, match="another database") as caught:
+        place.backup()
+    assert "mariadb-dump --databases" in caught.value.hint
 
 
 def test_a_role_that_is_missing_is_named(postgresql: str, tmp_path: Path) -> None:

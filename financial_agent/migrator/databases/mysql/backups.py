@@ -10,8 +10,8 @@ from financial_agent.migrator.databases import Database, Patience, SoleDatabase,
 from financial_agent.migrator.databases.mysql.tools import LOADING, PACKAGE, client
 from financial_agent.migrator.databases.server_backups import Progress
 from financial_agent.migrator.databases.server_tools import run
-from financial_agent.migrator.databases.url import parse
-from financial_agent.migrator.errors import RestoreRefused
+from financial_agent.migrator.databases.url import Url, parse
+from financial_agent.migrator.errors import DatabaseUnusable, RestoreRefused
 
 # As of one moment, as far as the tables' engine knows any. What only one of the two programs knows is loose: the other
 # one passes over it.
@@ -40,12 +40,17 @@ def copy(database: str, target: Path, patience: Patience, progress: Progress, *,
 
 
 def write(db: Database, database: str, target: Path, patience: Patience, progress: Progress) -> None:
-    """Write a backup of a database that a connection is open to."""
+    """Write a backup of a database that a connection is open to. Raises DatabaseUnusable where it could not be put
+    back."""
+    url = parse(database)
+    if is_split(url):
+        cause = "the ledger is in another database (ledger_schema), which a backup would not hold"
+        fix = 'Back both up with mariadb-dump --databases …; with BACKUP = "never" runs go on without'
+        raise DatabaseUnusable(database=url.display, cause=cause, fix=fix)
     ((server, size),) = db.query(
         "SELECT version(), (SELECT coalesce(sum(data_length), 0) FROM information_schema.tables"
         " WHERE table_schema = database())"
     )
-    url = parse(database)
     with client(url) as programs:
         dump = programs.tool("mariadb-dump", *_ALL, url.name)
         found = re.match(r"(\d+)\.(\d+)", server)
@@ -63,9 +68,9 @@ def find_flaw(backup: Path, patience: Patience) -> str | None:
 
 
 def loaded(database: str, backup: Path, patience: Patience, progress: Progress) -> AbstractContextManager[str]:
-    if parse(database).ledger_schema not in (None, parse(database).name):
+    if is_split(parse(database)):
         why = "the ledger is in another database (ledger_schema), which this one's backups do not hold"
-        raise RestoreRefused(backup=backup, why=why, fix="Load it with: mariadb --one-database NAME")
+        raise RestoreRefused(backup=backup, why=why, fix="Load it by hand: mariadb NAME < FILE")
 
     def load(draft: str) -> None:
         url = parse(draft)
@@ -74,6 +79,11 @@ def loaded(database: str, backup: Path, patience: Patience, progress: Progress) 
             run(programs.tool("mariadb", *LOADING, "--one-database", url.name), patience, source=source)
 
     return server_backups.loaded(database, backup, patience, load)
+
+
+def is_split(url: Url) -> bool:
+    """Whether the ledger is in another database than what it tells of."""
+    return url.ledger_schema not in (None, url.name)
 
 
 def connect_alone(database: str, patience: Patience) -> SoleDatabase:
