@@ -402,6 +402,7 @@ def test_a_rehearsal_that_fails_says_where(place: Place) -> None:
     assert not place.has("chat")
 
 
+@pytest.mark.slow
 def test_check_finds_a_way_back_that_leaves_something(place: Place) -> None:
     def found() -> set[str]:
         report = check.check(place.directory, database=place.url, write_lock=True, control=QUICK)

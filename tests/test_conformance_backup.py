@@ -11,6 +11,8 @@ from financial_agent.migrator.backup import Policy
 from financial_agent.migrator.environment import Environment
 from tests.test_conformance import FILES, QUICK, Place
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(database_url: str, tmp_path: Path) -> Place:

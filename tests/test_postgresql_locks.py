@@ -23,6 +23,8 @@ from tests import servers
 from tests.helpers import started, until
 from tests.test_conformance import QUICK, Place
 
+pytestmark = pytest.mark.slow
+
 TABLE = "CREATE TABLE account (id integer PRIMARY KEY, n integer); INSERT INTO account VALUES (1, 1), (2, 1);"
 RUNNING = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'financial_agent runs'"

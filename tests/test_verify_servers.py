@@ -14,6 +14,8 @@ from financial_agent.migrator.databases import Patience, scratch
 from financial_agent.migrator.errors_server import ScratchRefused
 from tests import servers
 
+pytestmark = pytest.mark.slow
+
 FIRST = """\
 -- People, and what they order.
 -- migrate:up
