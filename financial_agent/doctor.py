@@ -18,7 +18,15 @@ from financial_agent.cli_render import note_json
 from financial_agent.cli_render_backup import size_text
 from financial_agent.config import Settings
 from financial_agent.migrator import adoption, backup_files, discovery, ledger, progress, session
-from financial_agent.migrator.databases import StatementError, connect, dialect_of, display_name, exists, is_file
+from financial_agent.migrator.databases import (
+    StatementError,
+    connect,
+    dialect_of,
+    display_name,
+    exists,
+    is_file,
+    need_programs,
+)
 from financial_agent.migrator.environment import refuse_another
 from financial_agent.migrator.errors import MigratorError
 from financial_agent.migrator.script import read
@@ -162,6 +170,7 @@ def _backups(settings: Settings) -> Check:
     folder = settings.backups.folder
     try:
         found = backup_files.listed(settings.database, folder)
+        need_programs(settings.database)
     except MigratorError as error:
         return _failed("backups", error)
     return Check("ok", "backups", f"{len(found)} in {folder}, {size_text(sum(each.size for each in found))}")

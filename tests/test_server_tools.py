@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from financial_agent.migrator.databases import Patience, Stopped
+from financial_agent.migrator.databases import Patience, Stopped, need_programs
 from financial_agent.migrator.databases.server_tools import Tool, find, pipe, run, secret_file, version
 from financial_agent.migrator.errors_server import ToolFailed, ToolMissing
 
@@ -96,3 +96,22 @@ def test_a_secret_file_is_nobody_elses_and_gone_behind_its_use() -> None:
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.read_text() == "password"
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "program"), [("postgresql://db.example/chat", "pg_dump"), ("mysql://db.example/chat", "mariadb-dump")]
+)
+def test_what_backups_need_is_looked_for_without_asking_the_server(
+    url: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_programs(url)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match=program):
+        need_programs(url)
+    need_programs(str(tmp_path / "chat.db"))
+
+
+def test_a_warning_does_not_hide_the_reason() -> None:
+    with pytest.raises(ToolFailed, match="Access denied") as caught:
+        run(failing("Warning: unknown variable 'loose-x=1'\nmariadb-dump: Got error: 1044: Access denied"), Patience())
+    assert "loose" not in caught.value.message

@@ -74,6 +74,7 @@ __all__ = [
     "is_file",
     "loaded",
     "locked",
+    "need_programs",
     "put_in_place",
     "rehearses_in_place",
     "scratch",
@@ -113,6 +114,8 @@ class Backups(Protocol):
     def copy(
         self, database: str, target: Path, patience: Patience, progress: Callable[[int, int], None], *, mode: int
     ) -> None: ...
+
+    def need_programs(self, database: str) -> None: ...
 
     def find_flaw(self, backup: Path, patience: Patience) -> str | None: ...
 
@@ -184,6 +187,11 @@ def copy(
 def backup_names(database: str) -> tuple[str, str]:
     """What the names of a database's backups begin with, and their suffix."""
     return _backups(database).backup_names(database)
+
+
+def need_programs(database: str) -> None:
+    """Raise ToolMissing when a program is not there that backups of a database are made with."""
+    _backups(database).need_programs(database)
 
 
 def find_flaw(database: str, backup: Path, patience: Patience) -> str | None:

@@ -34,6 +34,12 @@ def backup_names(database: str) -> tuple[str, str]:
     return server_backups.name_of(database), ".sql"
 
 
+def need_programs(database: str) -> None:
+    with client(parse(database)) as programs:
+        for program in ("mariadb-dump", "mariadb"):
+            programs.tool(program)
+
+
 def copy(database: str, target: Path, patience: Patience, progress: Progress, *, mode: int) -> None:
     with closing(connect(database, readonly=True, patience=patience)) as db:
         write(db, database, target, patience, progress)

@@ -18,6 +18,11 @@ def backup_names(database: str) -> tuple[str, str]:
     return server_backups.name_of(database), ".dump"
 
 
+def need_programs(database: str) -> None:
+    for program in ("pg_dump", "pg_restore", "psql"):
+        find([program], PACKAGE)
+
+
 def copy(database: str, target: Path, patience: Patience, progress: Progress, *, mode: int) -> None:
     with closing(connect(database, readonly=True, patience=patience)) as db:
         write(db, database, target, patience, progress)

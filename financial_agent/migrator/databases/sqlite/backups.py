@@ -26,6 +26,10 @@ def copy(database: str, target: Path, patience: Patience, progress: Progress, *,
     copies.copy(path_of(database), target, mode, patience, progress)
 
 
+def need_programs(database: str) -> None:
+    """It needs none."""
+
+
 def find_flaw(backup: Path, patience: Patience) -> str | None:
     with closing(SqliteDatabase(backup, readonly=True, patience=patience)) as db:
         db.query("PRAGMA ignore_check_constraints = ON")  # rows that break a rule are no damage
