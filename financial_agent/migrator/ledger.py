@@ -15,7 +15,7 @@ from functools import cache
 from itertools import pairwise
 
 from financial_agent import __version__
-from financial_agent.migrator.databases import Database, Row, StatementError
+from financial_agent.migrator.databases import Busy, ConnectionLost, Database, Row, StatementError
 from financial_agent.migrator.directives import Direction
 from financial_agent.migrator.errors import LedgerUnusable
 from financial_agent.migrator.script import Migration
@@ -236,6 +236,8 @@ def prepare(db: Database) -> None:
             raise LedgerUnusable(table=table, why=f"it has the trigger {triggers[0]}", look=db.look_hint(table))
         try:
             define(db, table, definition)
+        except (Busy, ConnectionLost):
+            raise
         except StatementError as error:
             raise LedgerUnusable(table=table, why=str(error), look=db.look_hint(table)) from error
 

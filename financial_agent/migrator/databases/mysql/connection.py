@@ -98,7 +98,10 @@ class MysqlDatabase(ServerDatabase):
         """A new session is the only one that is sure to be as it was."""
         if self._leaves_something or settings:
             self._hang_up()
-            self._connection = self._dial()
+            try:
+                self._connection = self._dial()
+            except DatabaseUnusable as error:  # it was there until now
+                raise ConnectionLost(f"the connection to the server was lost: {error.fields['cause']}") from error
             self._leaves_something = False
             if self._lock:
                 self._lock.renew()
