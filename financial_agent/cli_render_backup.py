@@ -142,10 +142,6 @@ def size_text(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def _yes(is_so: bool) -> str:
-    return "yes" if is_so else "no"
-
-
 def _age(age: timedelta) -> str:
     seconds = max(age.total_seconds(), 0)
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
